@@ -1,0 +1,6 @@
+"""apply-opt: put known optimizations into a checkout of somebody else's model code, prove them, take them out.
+
+The layers point one way: ``cli`` -> ``commands`` -> ``io`` -> ``model`` -> ``errors``.
+"""
+
+__version__ = "0.1.0"

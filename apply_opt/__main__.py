@@ -1,0 +1,7 @@
+"""``python -m apply_opt``."""
+
+import sys
+
+from apply_opt.cli import main
+
+sys.exit(main())

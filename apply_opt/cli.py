@@ -1,0 +1,157 @@
+"""The command line: finds the command, runs it, says what it has to say, and turns every error into its exit code.
+
+Exit codes: 0 done, 1 an expected failure, 2 wrong usage, 3 refused (nothing was written), 4 parity failed, 5 slower or
+inconclusive where a gain was demanded, 70 a bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Optional, TextIO
+
+from apply_opt import __version__
+from apply_opt.commands import Result
+from apply_opt.errors import ApplyOptError, UsageError
+
+COMMANDS = {
+    "list": "every optimization, and what this checkout makes of it",
+    "show": "what an optimization changes, why, when not, and what was measured",
+    "diff": "what apply would change, as a diff; writes nothing",
+    "apply": "put optimizations in (`apply-opt NAME` is short for it)",
+    "revert": "take them out again; your own edits stay",
+    "status": "what is applied here",
+    "adopt": "take over what was put in with `patch -p1`, so that it can be reverted",
+    "export": "a patch for this checkout, for `patch -p1` and `git apply`",
+    "doctor": "what this machine offers",
+    "new": "start a new optimization",
+}
+STYLES = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
+BUG = 70
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run one command line. The one place where expected errors are caught."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in words
+    try:
+        return _run(words)
+    except ApplyOptError as error:
+        _say_error(error.message, error.next_step, error.kind, error.exit_code, as_json)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say_error("interrupted; nothing is left half-done", "apply-opt status", "interrupted", 1, as_json)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except RecursionError as error:
+        _say_error(f"this is nested too deeply for Python: {error}", "", "error", 1, as_json)
+        return 1
+    except Exception as error:  # a bug of ours: say all that helps to find it
+        import traceback
+
+        traceback.print_exc()
+        _say_error(
+            f"this is a bug in apply-opt {__version__}: {error!r}",
+            "please report it with the lines above",
+            "bug",
+            BUG,
+            as_json,
+        )
+        return BUG
+
+
+def _run(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] == "--version":
+        print(f"apply-opt {__version__}")
+        return 0
+    name, rest = _command(words)
+    module = importlib.import_module(f"apply_opt.commands.{name.replace('list', 'listing')}")
+    parser = argparse.ArgumentParser(
+        prog=f"apply-opt {name}",
+        description=module.HELP,
+        epilog=module.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    arguments = parser.parse_args(rest)
+    return _say(module.run(arguments), getattr(arguments, "json", False))
+
+
+def _command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """The command and its words. The first word that is not an option decides; if no command is called so, it is a NAME."""
+    takes_value = ("--repo", "--file", "--set", "--allow", "--preflight")
+    index = 0
+    while index < len(words) and words[index].startswith("-"):
+        index += 2 if words[index] in takes_value else 1
+    if index >= len(words):
+        raise UsageError(f"{' '.join(words)}: no command and no NAME", "apply-opt --help")
+    if words[index] in COMMANDS:
+        return words[index], [*words[:index], *words[index + 1 :]]
+    return "apply", words
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    commands = "\n".join(f"  {name:{width}}{text}" for name, text in COMMANDS.items())
+    return f"""apply-opt {__version__}: put known performance optimizations into a checkout of model code, and take them out again
+
+usage: apply-opt NAME [NAME…] [--allow lossy] [--set key=value]
+       apply-opt COMMAND …
+
+commands:
+{commands}
+
+in a checkout, for example:
+  apply-opt list
+  apply-opt diff tokenizer_quick
+  apply-opt tokenizer_quick
+  apply-opt status
+  apply-opt revert
+
+apply-opt COMMAND --help says more."""
+
+
+def _say(result: Result, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        print(json.dumps(result.document, ensure_ascii=False, indent=2))
+    elif result.raw:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(result.raw)
+        sys.stdout.buffer.flush()
+    else:
+        for style, text in result.lines:
+            print(paint(text, style, sys.stdout))
+    sys.stdout.flush()
+    return result.code
+
+
+def _say_error(message: str, next_step: str, kind: str, code: int, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        document: dict[str, Any] = {
+            "error": {"kind": kind, "message": message, "next_step": next_step, "exit_code": code}
+        }
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+        return
+    print(paint(f"apply-opt: {message}", "red", sys.stderr), file=sys.stderr)
+    for line in next_step.splitlines():
+        print(f"  {line}", file=sys.stderr)
+
+
+def paint(text: str, style: str, stream: TextIO) -> str:
+    """``text`` in colour, on a terminal only (and not where NO_COLOR is set: https://no-color.org)."""
+    if style not in STYLES or os.environ.get("NO_COLOR") or not stream.isatty():
+        return text
+    return f"\x1b[{STYLES[style]}m{text}\x1b[0m"

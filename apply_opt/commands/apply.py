@@ -1,0 +1,197 @@
+"""``apply-opt apply NAME…`` (or ``apply-opt NAME…``): put optimizations into a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Sequence
+
+from apply_opt import __version__
+from apply_opt.commands import Result, add_checkout_arguments, state
+from apply_opt.commands.planning import Plan, Request, find_checkout, make_plan, members, parse_settings
+from apply_opt.errors import ApplyOptError, Conflict, Refused
+from apply_opt.io import catalog, files, git, ledger, transaction
+from apply_opt.io.checkout import sha256
+from apply_opt.model import patch
+from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
+from apply_opt.model.unit import SAFETY
+
+HELP = "put an optimization or a bundle into the checkout"
+EPILOG = """examples:
+  apply-opt tokenizer_quick                         what keeps the results; says what was left out
+  apply-opt tokenizer_quick --allow lossy           also what changes them
+  apply-opt tokenizer_ort_threads --set intra_op=4  a parameter (apply-opt show NAME lists them)
+  apply-opt tokenizer_quick --repo ~/Step-Audio-EditX --commit"""
+WORDS = {
+    PLANNED: "applied",
+    ALREADY: "already applied",
+    NOT_NEEDED: "not needed",
+    LEFT_OUT: "left out",
+    REFUSED: "refused",
+}
+STYLES = {PLANNED: "green", ALREADY: "green", NOT_NEEDED: "cyan", LEFT_OUT: "yellow", REFUSED: "red"}
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what to plan; shared with ``diff`` and ``export``."""
+    parser.add_argument("names", metavar="NAME", nargs="+", help="an optimization or a bundle (apply-opt list)")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a parameter; may be repeated")
+    parser.add_argument(
+        "--allow",
+        metavar="CLASS",
+        choices=SAFETY,
+        action="append",
+        default=[],
+        help="lossy: accept that results change",
+    )
+    parser.add_argument("--preflight", metavar="DIR", help="a folder to check first, for optimizations that need one")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_plan_arguments(parser)
+    parser.add_argument("--strict", action="store_true", help="apply nothing unless everything named can be applied")
+    parser.add_argument("--commit", action="store_true", help="commit the change with git")
+    add_checkout_arguments(parser)
+
+
+def plan_for(arguments: argparse.Namespace) -> Plan:
+    """The plan that the arguments ask for."""
+    units = catalog.load()
+    wanted = [units.unit(name) for name in arguments.names]
+    place = find_checkout(units, wanted, arguments.repo, arguments.file)
+    request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight)
+    return make_plan(units, place, members(units, arguments.names), request)
+
+
+def refuse_single(plan: Plan, strict: bool) -> None:
+    """Raise where one thing was asked for and cannot be had, or where all were demanded."""
+    failed = [o for o in plan.outcomes if o.kind in (REFUSED, LEFT_OUT)]
+    landed = [o for o in plan.outcomes if o.kind in (PLANNED, ALREADY, NOT_NEEDED)]
+    if failed and (strict or not landed):
+        first = failed[0]
+        if first.error is not None and len(failed) == 1:
+            raise type(first.error)(first.message, first.next_step) if type(first.error) is not Refused else first.error
+        text = "; ".join(o.message for o in failed)
+        raise Refused(text, "\n".join(dict.fromkeys(o.next_step for o in failed if o.next_step)))
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Apply. Plans first without a lock, so that a refusal writes nothing at all, not even a lock file."""
+    plan = plan_for(arguments)
+    refuse_single(plan, arguments.strict)
+    commit = None
+    if plan.of_kind(PLANNED):
+        if arguments.commit:
+            _check_clean(plan)
+        with transaction.locked(plan.checkout.root):
+            plan = plan_for(arguments)
+            refuse_single(plan, arguments.strict)
+            _write(plan, git.head(plan.checkout.root))
+            commit = _commit(plan) if arguments.commit else None
+    return _result(plan, commit)
+
+
+def _check_clean(plan: Plan) -> None:
+    if git.head(plan.checkout.root) is None:
+        raise ApplyOptError(f"{plan.checkout.root} is not in a git repository with a commit", "leave --commit out")
+    if git.dirty(plan.checkout.root, [plan.checkout.file]):
+        raise Conflict(
+            f"{plan.checkout.file} has changes that are not committed: they would go into the commit",
+            "commit them first, or leave --commit out",
+        )
+
+
+def _write(plan: Plan, head: str | None) -> None:
+    root, file = plan.checkout.root, plan.checkout.file
+    entries = state.live(plan.ledger, plan.ledger.entries, state.contents(plan.ledger))
+    objects: list[bytes] = []
+    for outcome in plan.of_kind(PLANNED):
+        text = patch.make(outcome.before, outcome.after, file)
+        objects += [outcome.before, outcome.after, text]
+        record = ledger.FileRecord(file, sha256(outcome.before), sha256(outcome.after), sha256(text))
+        entries.append(make_entry(plan, outcome, record, head))
+    change = transaction.Change(file, plan.before, plan.after)
+    transaction.commit(root, [change], ledger.Ledger(root, tuple(entries)), objects)
+
+
+def make_entry(
+    plan: Plan, outcome: Outcome, record: ledger.FileRecord, head: str | None, by: str = "apply"
+) -> ledger.Entry:
+    """The ledger's entry for an outcome."""
+    return ledger.Entry(
+        name=outcome.name,
+        target=plan.checkout.target.name,
+        parameters=dict(outcome.parameters),
+        files=(record,),
+        codemod=sha256(files.read(outcome.optimization.codemod) or b""),
+        version=__version__,
+        applied_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        head=head,
+        by=by,
+    )
+
+
+def _commit(plan: Plan) -> str:
+    names = [o.name for o in plan.of_kind(PLANNED)]
+    message = f"Apply {', '.join(names)}\n\nPut in by apply-opt {__version__}; taken out by: apply-opt revert {' '.join(names)}\n"
+    try:
+        return git.commit(plan.checkout.root, [plan.checkout.file], message)
+    except ApplyOptError:
+        back = transaction.Change(plan.checkout.file, plan.after, plan.before)
+        transaction.commit(plan.checkout.root, [back], plan.ledger)
+        raise
+
+
+def outcome_lines(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """One outcome a line, with what to do next below those that did not land."""
+    width = max(len(o.name) for o in outcomes)
+    lines = []
+    for outcome in outcomes:
+        detail = outcome.message or "lines " + ", ".join(str(line) for line in sorted({s.line for s in outcome.sites}))
+        lines.append((STYLES[outcome.kind], f"{outcome.name:{width}}  {WORDS[outcome.kind]:15}  {detail}"))
+        lines += [("yellow", f"{'':{width}}  warning: {text}") for text in outcome.warnings]
+        if outcome.kind in (LEFT_OUT, REFUSED) and outcome.next_step:
+            lines += [("dim", f"{'':{width}}  {text}") for text in outcome.next_step.splitlines()]
+    return lines
+
+
+def outcome_document(outcome: Outcome) -> dict[str, object]:
+    """An outcome for scripts."""
+    return {
+        "name": outcome.name,
+        "outcome": outcome.kind,
+        "class": outcome.optimization.safety,
+        "parameters": dict(outcome.parameters),
+        "sites": [site._asdict() for site in outcome.sites],
+        "message": outcome.message,
+        "next_step": outcome.next_step,
+        "warnings": list(outcome.warnings),
+    }
+
+
+def _result(plan: Plan, commit: str | None) -> Result:
+    lines = outcome_lines(plan.outcomes)
+    if plan.of_kind(PLANNED):
+        lines.append(
+            (
+                "",
+                f"{plan.checkout.file} changed in {plan.checkout.root}" + (f", commit {commit[:10]}" if commit else ""),
+            )
+        )
+        lines.append(
+            (
+                "dim",
+                "look: apply-opt status    take out: apply-opt revert "
+                + " ".join(o.name for o in plan.of_kind(PLANNED)),
+            )
+        )
+    document = {
+        "checkout": plan.checkout.root,
+        "target": plan.checkout.target.name,
+        "file": plan.checkout.file,
+        "commit": commit,
+        "sha256": {"before": sha256(plan.before), "after": sha256(plan.after)},
+        "outcomes": [outcome_document(o) for o in plan.outcomes],
+    }
+    return Result(lines, document)

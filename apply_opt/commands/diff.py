@@ -1,0 +1,47 @@
+"""``apply-opt diff NAME…``: what apply would change. Writes nothing, not even a time stamp."""
+
+from __future__ import annotations
+
+import argparse
+
+from apply_opt.commands import Result, add_checkout_arguments
+from apply_opt.commands.apply import add_plan_arguments, outcome_document, outcome_lines, plan_for
+from apply_opt.model import patch
+from apply_opt.model.plan import PLANNED
+
+HELP = "show what apply would change, as a unified diff; writes nothing"
+EPILOG = """examples:
+  apply-opt diff tokenizer_quick
+  apply-opt diff tokenizer_quick --allow lossy
+  apply-opt diff tokenizer_ort_threads --set intra_op=4"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_plan_arguments(parser)
+    add_checkout_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Plan and show."""
+    plan = plan_for(arguments)
+    text = patch.make(plan.before, plan.after, plan.checkout.file)
+    lines = [(_style(line), line) for line in text.decode("utf-8", "replace").splitlines()]
+    notes = [o._replace(message=f"{o.message or 'would be applied'}") for o in plan.outcomes]
+    if lines:
+        lines.append(("", ""))
+    lines += [(style, line.replace("  applied  ", "  would land")) for style, line in outcome_lines(notes)]
+    document = {
+        "checkout": plan.checkout.root,
+        "file": plan.checkout.file,
+        "diff": text.decode("utf-8", "replace"),
+        "outcomes": [outcome_document(o) for o in plan.outcomes],
+    }
+    failed = not plan.of_kind(PLANNED) and [o for o in plan.outcomes if o.error is not None]
+    return Result(lines, document, code=3 if failed else 0)
+
+
+def _style(line: str) -> str:
+    if line.startswith(("--- ", "+++ ")):
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")

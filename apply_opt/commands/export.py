@@ -1,0 +1,67 @@
+"""``apply-opt export NAME…``: a patch for this checkout, for people without apply-opt."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Sequence
+
+from apply_opt import __version__
+from apply_opt.commands import Result, add_checkout_arguments
+from apply_opt.commands.apply import add_plan_arguments, plan_for, refuse_single
+from apply_opt.errors import Refused
+from apply_opt.io import git
+from apply_opt.io.checkout import sha256
+from apply_opt.model import patch
+from apply_opt.model.plan import PLANNED, Outcome
+
+HELP = "print a patch for this checkout, for `patch -p1` and `git apply`"
+EPILOG = """examples:
+  apply-opt export tokenizer_quick --allow lossy > quick.patch
+  patch -p1 < quick.patch          put it in (or: git apply quick.patch)
+  patch -R -p1 < quick.patch       take it out"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_plan_arguments(parser)
+    add_checkout_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Plan, and print the plan as a patch."""
+    plan = plan_for(arguments)
+    refuse_single(plan, strict=True)
+    planned = plan.of_kind(PLANNED)
+    if not planned:
+        raise Refused("there is nothing to export: " + "; ".join(o.message for o in plan.outcomes), "apply-opt status")
+    head = git.head(plan.checkout.root)
+    origin = f"{plan.checkout.target.name}{f' at {head}' if head else ''}"
+    text = header(planned, origin, plan.before, plan.after) + patch.make(plan.before, plan.after, plan.checkout.file)
+    return Result([], {"checkout": plan.checkout.root, "patch": text.decode("utf-8", "replace")}, raw=text)
+
+
+def header(
+    planned: Sequence[Outcome], origin: str, before: bytes, after: bytes, notes: str = "", date: str = ""
+) -> bytes:
+    """The DEP-3 header (https://dep-team.pages.debian.net/deps/dep3/) with what ``adopt`` needs to know the patch again."""
+    date = date or datetime.date.today().isoformat()
+    settings = [
+        f"{o.name}.{p.name}={o.parameters[p.name]}"
+        for o in planned
+        for p in o.optimization.parameters
+        if o.parameters[p.name] != p.default
+    ]
+    lines = [
+        "Description: " + "; ".join(o.optimization.title for o in planned),
+        *(f" {line}" if line else " ." for line in notes.splitlines()),
+        f"Origin: vendor, apply-opt {__version__}, for {origin}",
+        "Forwarded: not-needed",
+        f"Last-Update: {date}",
+        f"X-Apply-Opt: {' '.join(o.name for o in planned)}",
+        *([f"X-Apply-Opt-Set: {' '.join(settings)}"] if settings else []),
+        f"X-Sha256-Before: {sha256(before)}",
+        f"X-Sha256-After: {sha256(after)}",
+        "---",
+    ]
+    return ("\n".join(lines) + "\n").encode()

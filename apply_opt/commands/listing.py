@@ -1,0 +1,73 @@
+"""``apply-opt list``: every optimization, and what this checkout makes of it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Optional
+
+from apply_opt.commands import Result, add_checkout_arguments
+from apply_opt.commands.planning import Request, find_checkout, make_plan
+from apply_opt.commands.words import language, title
+from apply_opt.errors import ApplyOptError, Refused
+from apply_opt.io import catalog
+from apply_opt.io.checkout import Checkout
+from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, Outcome
+from apply_opt.model.unit import Optimization
+
+HELP = "every optimization, and what this checkout makes of it"
+EPILOG = """examples:
+  apply-opt list
+  apply-opt list --repo ~/Step-Audio-EditX --json"""
+STATES = {PLANNED: "applicable", ALREADY: "applied", NOT_NEEDED: "not needed", LEFT_OUT: "applicable"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_checkout_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """List; in a folder that is no checkout, without the states."""
+    units = catalog.load()
+    place: Optional[Checkout] = None
+    reason = ""
+    try:
+        place = find_checkout(units, (), arguments.repo, arguments.file)
+    except Refused as error:
+        reason = error.message
+    rows = [_row(units, place, optimization) for optimization in units.optimizations.values()]
+    bundles = [
+        {"name": b.name, "target": b.target, "title": title(b), "optimizations": list(b.optimizations)}
+        for b in units.bundles.values()
+    ]
+    lines = [("", f"{place.root}  ({place.target.name}, {place.file})") if place else ("yellow", reason)]
+    width = max(len(str(row["name"])) for row in [*rows, *bundles]) + 2
+    for row in rows:
+        state = str(row["state"] or "")
+        style = {"applied": "green", "applicable": "bold", "no site": "dim"}.get(state, "")
+        lines.append((style, f"{row['name']:{width}}{row['class']:15}{state:13}{row['title']}"))
+        if row["note"]:
+            lines.append(("dim", f"{'':{width}}{row['note']}"))
+    lines.append(("", "bundles:" if language() == "en" else "组合："))
+    lines += [("bold", f"{b['name']:{width}}{b['title']}") for b in bundles]
+    lines += [("dim", "apply-opt show NAME says more; apply-opt diff NAME shows the change")]
+    return Result(lines, {"checkout": place.root if place else None, "optimizations": rows, "bundles": bundles})
+
+
+def _row(units: catalog.Catalog, place: Optional[Checkout], optimization: Optimization) -> dict[str, object]:
+    row: dict[str, object] = {
+        "name": optimization.name,
+        "target": optimization.target,
+        "class": optimization.safety,
+        "title": title(optimization),
+        "state": None,
+        "note": "",
+    }
+    if place is None or optimization.target != place.target.name:
+        return row
+    try:
+        outcome: Outcome = make_plan(units, place, [optimization], Request()).outcomes[0]
+    except ApplyOptError as error:
+        return {**row, "state": "unknown", "note": error.message}
+    note = outcome.next_step if outcome.kind == LEFT_OUT else "" if outcome.kind == PLANNED else outcome.message
+    return {**row, "state": STATES.get(outcome.kind, "no site"), "note": note}

@@ -1,0 +1,211 @@
+"""What ``apply``, ``diff``, ``export`` and ``list`` share: from names to a plan for this checkout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from apply_opt.errors import ApplyOptError, Conflict, NotRecognised, Refused, UsageError
+from apply_opt.io import catalog, checkout, files, ledger
+from apply_opt.io.catalog import Catalog, Unit
+from apply_opt.io.checkout import Checkout
+from apply_opt.io.transaction import interrupted
+from apply_opt.model import merge, plan
+from apply_opt.model.parameters import Value, resolve
+from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED, Outcome
+from apply_opt.model.unit import Optimization
+
+
+class Request(NamedTuple):
+    """What was asked for, apart from the names. ``given`` is the ``--set`` values; ``preflight`` a folder."""
+
+    given: Mapping[str, str] = {}
+    allow: Sequence[str] = ()
+    preflight: Optional[str] = None
+
+
+class Plan(NamedTuple):
+    """The outcomes in order, and the file before and after all of them."""
+
+    checkout: Checkout
+    ledger: ledger.Ledger
+    outcomes: Sequence[Outcome]
+    before: bytes
+    after: bytes
+
+    def of_kind(self, kind: str) -> list[Outcome]:
+        """The outcomes of one kind."""
+        return [outcome for outcome in self.outcomes if outcome.kind == kind]
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, str]:
+    """``--set key=value`` (or ``optimization.key=value``), each once."""
+    given: dict[str, str] = {}
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {text}: a setting is key=value", "for example: --set intra_op=4")
+        if key in given:
+            raise UsageError(f"--set {key} is given twice")
+        given[key] = value
+    return given
+
+
+def members(units: Catalog, names: Sequence[str]) -> list[Optimization]:
+    """The optimizations that ``names`` stand for, each once, in order."""
+    found = [member for name in names for member in units.members(units.unit(name))]
+    return list({member.name: member for member in found}.values())
+
+
+def find_checkout(units: Catalog, wanted: Sequence[Unit], repo: str, file: Optional[str]) -> Checkout:
+    """The checkout for ``wanted`` (for anything known, where that is empty)."""
+    names = {unit.target for unit in wanted} or set(units.targets)
+    if len(names) > 1 and wanted:
+        raise UsageError(f"these are for different targets: {', '.join(sorted(names))}", "apply them one by one")
+    found = checkout.find(repo, [units.targets[name] for name in sorted(names)], file)
+    if interrupted(found.root):
+        raise ApplyOptError(f"an earlier run was interrupted in {found.root}", "apply-opt status puts it right")
+    return found
+
+
+def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimization], request: Request) -> Plan:
+    """Plan ``optimizations`` one after the other; each sees what the one before it made."""
+    parameters = _parameters(optimizations, request.given)
+    record = ledger.load(place.root)
+    before = files.read(place.path())
+    if before is None:
+        raise NotRecognised(f"{place.path()} is not there any more")
+    chain = record.chain(place.file)
+    applied = [(e.name, dict(e.parameters)) for e in record.entries if any(f.path == place.file for f in e.files)]
+    pristine = ledger.content(place.root, chain[0].before) if chain else before
+    revision = plan.known(place.target.revisions, pristine)
+    if chain and checkout.sha256(before) != chain[-1].after:
+        revision = None
+    outcomes, data = [], before
+    for optimization in optimizations:
+        outcome = _plan_one(units, place, record, applied, optimization, parameters[optimization.name], data, request)
+        if outcome.kind == PLANNED:
+            data = outcome.after
+            applied.append((outcome.name, dict(outcome.parameters)))
+            if all(plan.is_default(units.optimizations[n], p) for n, p in applied if n in units.optimizations):
+                plan.check_known(revision, [n for n, _ in applied], data)
+        outcomes.append(outcome)
+    return Plan(place, record, outcomes, before, data)
+
+
+def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str]) -> dict[str, dict[str, Value]]:
+    result, used = {}, set()
+    for optimization in optimizations:
+        own = {key.partition(".")[2]: v for key, v in given.items() if key.startswith(optimization.name + ".")}
+        names = {p.name for p in optimization.parameters}
+        shared = {key: v for key, v in given.items() if key in names}
+        used |= set(shared) | {f"{optimization.name}.{key}" for key in own}
+        result[optimization.name] = resolve(optimization.parameters, {**shared, **own}, optimization.name)
+    for key in given:
+        if key not in used:
+            everything = [p for o in optimizations for p in o.parameters]
+            resolve(everything, {key: given[key]}, ", ".join(o.name for o in optimizations))
+    return result
+
+
+def _plan_one(
+    units: Catalog,
+    place: Checkout,
+    record: ledger.Ledger,
+    applied: Sequence[tuple[str, Mapping[str, Value]]],
+    optimization: Optimization,
+    parameters: Mapping[str, Value],
+    data: bytes,
+    request: Request,
+) -> Outcome:
+    entry = record.entry(optimization.name)
+    if entry is not None:
+        known = _recorded(place, entry, optimization, parameters, data)
+        if known is not None:
+            return known
+    names = {name for name, _ in applied}
+    for other in optimization.conflicts:
+        if other in names:
+            return _refusal(
+                optimization,
+                parameters,
+                f"{optimization.name} does not go together with {other}",
+                f"apply-opt revert {other}",
+            )
+    for other in optimization.requires:
+        if other not in names:
+            return _refusal(optimization, parameters, f"{optimization.name} needs {other}", f"apply-opt {other}")
+    outcome = plan.plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
+    if outcome.kind != PLANNED:
+        return outcome
+    return _held_back(optimization, parameters, request) or outcome
+
+
+def _recorded(
+    place: Checkout, entry: ledger.Entry, optimization: Optimization, parameters: Mapping[str, Value], data: bytes
+) -> Optional[Outcome]:
+    """What the ledger says of an optimization; ``None`` where its change has been taken out by hand since."""
+    states = {
+        merge.presence(ledger.content(place.root, f.before), ledger.content(place.root, f.after), data)
+        for f in entry.files
+        if f.path == place.file
+    }
+    if states == {merge.ABSENT}:
+        return None
+    if states != {merge.PRESENT}:
+        message = f"{entry.name} is applied, and its lines have been edited since"
+        return _refusal(
+            optimization,
+            parameters,
+            message,
+            f"apply-opt diff shows nothing of it; take it out with: apply-opt revert {entry.name}",
+        )
+    if dict(entry.parameters) == dict(parameters):
+        return Outcome(optimization, ALREADY, parameters, message="already applied")
+    values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
+    return _refusal(
+        optimization,
+        parameters,
+        f"{entry.name} is applied with other values: {values}",
+        f"apply-opt revert {entry.name}, then apply it again",
+    )
+
+
+def _refusal(optimization: Optimization, parameters: Mapping[str, Value], message: str, next_step: str) -> Outcome:
+    error = Conflict(message, next_step)
+    return Outcome(optimization, REFUSED, parameters, message=message, next_step=next_step, error=error)
+
+
+def _held_back(optimization: Optimization, parameters: Mapping[str, Value], request: Request) -> Optional[Outcome]:
+    """Why an optimization that would land is not applied: its class, or what it needs to have been shown first."""
+    if optimization.safety == "lossy" and "lossy" not in request.allow:
+        message = f"{optimization.name} changes results (class lossy)"
+        return Outcome(
+            optimization,
+            LEFT_OUT,
+            parameters,
+            message=message,
+            next_step=f"apply-opt {optimization.name} --allow lossy",
+        )
+    if not optimization.preflight or parameters.get("unchecked") is True:
+        return None
+    step = f"apply-opt {optimization.name} --allow lossy --preflight DIR, where DIR is {optimization.preflight}"
+    if request.preflight is None:
+        message = f"{optimization.name} has to be checked first"
+        return Outcome(optimization, LEFT_OUT, parameters, message=message, next_step=step)
+    if not os.path.isdir(request.preflight):
+        raise UsageError(f"--preflight {request.preflight} is not a folder", f"DIR is {optimization.preflight}")
+    try:
+        check = catalog.codemod(optimization).preflight  # type: ignore[attr-defined]
+        check(request.preflight, parameters)
+    except Refused as error:
+        return Outcome(
+            optimization,
+            LEFT_OUT,
+            parameters,
+            message=f"{optimization.name}: {error.message}",
+            next_step=error.next_step,
+            error=error,
+        )
+    return None

@@ -1,0 +1,65 @@
+"""``apply-opt show NAME``: an optimization's page, its class and its parameters."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from apply_opt.commands import Result, add_json_argument
+from apply_opt.commands.words import language, title
+from apply_opt.io import catalog
+from apply_opt.model.unit import Bundle, Optimization
+
+HELP = "what an optimization changes, why, when not to use it, its parameters, and what was measured"
+EPILOG = """examples:
+  apply-opt show tokenizer_ort_threads
+  APPLY_OPT_LANG=zh apply-opt show tokenizer_quick"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("name", metavar="NAME", help="an optimization or a bundle")
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Show."""
+    units = catalog.load()
+    unit = units.unit(arguments.name)
+    page = catalog.page(unit, language())
+    facts = _facts(unit)
+    document = {"name": unit.name, "title": title(unit), "target": unit.target, "page": page, **facts}
+    if arguments.json:
+        return Result([], document)
+    return Result([*_head(unit), *[("", line) for line in _render(page).splitlines()]], document)
+
+
+def _facts(unit: Optimization | Bundle) -> dict[str, object]:
+    if isinstance(unit, Bundle):
+        return {"optimizations": list(unit.optimizations)}
+    parameters = [{**p._asdict(), "choices": list(p.choices)} for p in unit.parameters]
+    return {"class": unit.safety, "sites": list(unit.sites), "parameters": parameters, "manual": unit.manual.strip()}
+
+
+def _head(unit: Optimization | Bundle) -> list[tuple[str, str]]:
+    lines = [("bold", f"{unit.name}: {title(unit)}")]
+    if isinstance(unit, Bundle):
+        return [*lines, ("", f"applies: {', '.join(unit.optimizations)}"), ("", "")]
+    lines.append(("", f"target {unit.target}, class {unit.safety}"))
+    for p in unit.parameters:
+        text = p.help_zh if language() != "en" and p.help_zh else p.help
+        lines.append(("", f"  --set {p.name}={p.default}  {p.admits()}: {text}"))
+    return [*lines, ("", "")]
+
+
+def _render(page: str) -> str:
+    """The page as a terminal shows it best; as it is where nobody looks at a terminal."""
+    if not sys.stdout.isatty():
+        return page
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    console = Console()
+    with console.capture() as capture:
+        console.print(Markdown(page))
+    return capture.get()

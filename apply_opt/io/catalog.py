@@ -1,0 +1,163 @@
+"""The units that there are: found by listing folders. No list of them is kept anywhere.
+
+A root is a folder with ``patches/``, ``codemods/`` and ``target_repos/`` in it. Ours comes first; a package can bring
+another with an entry point in the group ``apply_opt.packs`` that names a module whose folder is laid out in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Union, cast
+
+from apply_opt.errors import ApplyOptError, UsageError
+from apply_opt.model.codemod import Codemod
+from apply_opt.model.unit import Bundle, Optimization, Target, parse_bundle, parse_optimization, parse_target
+
+PACK_GROUP = "apply_opt.packs"
+CODEMOD_PACKAGE = "apply_opt_codemods"
+Unit = Union[Optimization, Bundle]
+
+
+class Catalog(NamedTuple):
+    """Everything that can be applied."""
+
+    targets: dict[str, Target]
+    optimizations: dict[str, Optimization]
+    bundles: dict[str, Bundle]
+
+    def unit(self, name: str) -> Unit:
+        """The optimization or bundle called ``name``. Raises :class:`UsageError` with the nearest name."""
+        found = self.optimizations.get(name) or self.bundles.get(name)
+        if found is None:
+            close = difflib.get_close_matches(name, [*self.optimizations, *self.bundles], 1, 0.5)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                f"there is no optimization or bundle called {name}", f"{hint}apply-opt list shows them all"
+            )
+        return found
+
+    def members(self, unit: Unit) -> list[Optimization]:
+        """The optimizations that ``unit`` stands for, in the order in which they are applied."""
+        if isinstance(unit, Optimization):
+            return [unit]
+        return [self.optimizations[name] for name in unit.optimizations]
+
+
+def data_root() -> str:
+    """Our own units: beside the package in a source tree, inside it in an installed wheel."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(package, "units")
+    return installed if os.path.isdir(installed) else os.path.dirname(package)
+
+
+@functools.cache
+def load(packs: bool = True) -> Catalog:
+    """All units. ``packs=False`` looks at our own only, which is quicker."""
+    catalog = Catalog({}, {}, {})
+    for root in [data_root(), *(_pack_roots() if packs else ())]:
+        _load_root(root, catalog)
+    for bundle in catalog.bundles.values():
+        for name in bundle.optimizations:
+            if name not in catalog.optimizations:
+                raise ApplyOptError(f"{bundle.folder}/bundle.toml names {name}, which is not there")
+    return catalog
+
+
+def load_targets(root: str) -> dict[str, Target]:
+    """The targets of one root."""
+    return {
+        name: parse_target(name, folder, _toml(os.path.join(folder, "target.toml")))
+        for name, folder in _folders(os.path.join(root, "target_repos"), "target.toml")
+    }
+
+
+def _load_root(root: str, catalog: Catalog) -> None:
+    catalog.targets.update(load_targets(root))
+    patches = os.path.join(root, "patches")
+    for name, folder in _folders(patches, "optimization.toml"):
+        codemod = os.path.join(root, "codemods", f"{name}.py")
+        with _manifest_errors(folder):
+            table = _toml(os.path.join(folder, "optimization.toml"))
+            catalog.optimizations[name] = parse_optimization(name, folder, codemod, table)
+    for name, folder in _folders(patches, "bundle.toml"):
+        with _manifest_errors(folder):
+            catalog.bundles[name] = parse_bundle(name, folder, _toml(os.path.join(folder, "bundle.toml")))
+
+
+@contextlib.contextmanager
+def _manifest_errors(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ApplyOptError(
+            f"the manifest in {folder} lacks or misspells {error}", "compare it with its neighbours"
+        ) from error
+
+
+def _folders(parent: str, manifest: str) -> Iterator[tuple[str, str]]:
+    for name in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
+        folder = os.path.join(parent, name)
+        if os.path.isfile(os.path.join(folder, manifest)):
+            yield name, folder
+
+
+def _toml(path: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            return cast("dict[str, Any]", tomllib.load(file))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ApplyOptError(f"{path} cannot be read: {error}") from error
+
+
+def _pack_roots() -> Sequence[str]:
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    roots = []
+    for point in entry_points(group=PACK_GROUP):
+        spec = find_spec(point.value)
+        locations = list(spec.submodule_search_locations or ()) if spec else []
+        if not locations:
+            raise ApplyOptError(
+                f"the pack {point.name} names {point.value}, which is not a package", f"pip uninstall {point.name}"
+            )
+        roots.append(locations[0])
+    return roots
+
+
+def codemod(optimization: Optimization) -> Codemod:
+    """The module behind ``optimization``. Modules in one folder share a package, so that they can share matchers."""
+    import importlib
+    import types
+
+    folder = os.path.dirname(optimization.codemod)
+    package = (
+        CODEMOD_PACKAGE if folder == os.path.join(data_root(), "codemods") else f"{CODEMOD_PACKAGE}_{abs(hash(folder))}"
+    )
+    if package not in sys.modules:
+        module = types.ModuleType(package)
+        module.__path__ = [folder]
+        sys.modules[package] = module
+    try:
+        return cast(Codemod, importlib.import_module(f"{package}.{optimization.name}"))
+    except ModuleNotFoundError as error:
+        raise ApplyOptError(f"{optimization.name} has no codemod: {optimization.codemod} is missing") from error
+
+
+def page(unit: Unit, language: str = "en") -> str:
+    """The unit's page (Markdown), in ``language`` where it is written in it."""
+    for name in (f"README.{language}.md", "README.md"):
+        path = os.path.join(unit.folder, name)
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8") as file:
+                return file.read()
+    return ""

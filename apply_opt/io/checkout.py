@@ -1,0 +1,143 @@
+"""The user's tree: its root, the target that it is a checkout of, and the file to change. Nothing here writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Optional
+
+from apply_opt.errors import Ambiguous, NotRecognised, Refused
+from apply_opt.io import files
+from apply_opt.model.unit import Target
+
+STATE_FOLDER = ".apply-opt"
+MAX_SEARCHED = 200_000
+_SKIP = frozenset(
+    {STATE_FOLDER, ".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox"}
+)
+
+
+class Checkout(NamedTuple):
+    """``root`` is an absolute path without links; ``target`` is what was recognised there, in ``file`` (relative)."""
+
+    root: str
+    target: Target
+    file: str
+
+    def path(self) -> str:
+        """The absolute path of the file."""
+        return inside(self.root, self.file)
+
+
+def sha256(data: bytes) -> str:
+    """The hexadecimal sha256 of ``data``."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def ancestors(start: str) -> list[str]:
+    """``start`` and the folders above it. Raises :class:`NotRecognised` where there is no such folder."""
+    path = os.path.realpath(start)
+    if not os.path.isdir(path):
+        raise NotRecognised(f"{start} is not a folder", "name the checkout: --repo DIR")
+    result = [path]
+    while os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+        result.append(path)
+    return result
+
+
+def ledger_root(start: str) -> Optional[str]:
+    """The nearest folder, from ``start`` upwards, that has a ledger."""
+    for folder in ancestors(start):
+        if os.path.isdir(os.path.join(folder, STATE_FOLDER)):
+            return folder
+        if os.path.lexists(os.path.join(folder, ".git")):
+            return None
+    return None
+
+
+def find(start: str, targets: Iterable[Target], file: Optional[str] = None) -> Checkout:
+    """The checkout that ``start`` is in.
+
+    From ``start`` upwards, the first folder with a target's file at one of its usual places; else, in the repository (or
+    in ``start``, where there is none), the only file anywhere that has all of a target's markers.
+    """
+    targets = list(targets)
+    folders = ancestors(start)
+    if file is not None:
+        return _named(folders[0], targets, file)
+    top = folders[0]
+    for folder in folders:
+        for target in targets:
+            for name in target.files:
+                if _is_target(folder, name, target):
+                    return Checkout(folder, target, name)
+        if _is_root(folder):
+            top = folder
+            break
+    return _search(top, targets)
+
+
+def _is_root(folder: str) -> bool:
+    return any(os.path.lexists(os.path.join(folder, name)) for name in (".git", STATE_FOLDER))
+
+
+def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
+    path = os.path.normpath(os.path.join(folder, file))
+    root = next((f for f in ancestors(folder) if _is_root(f)), folder)
+    name = os.path.relpath(path, root).replace(os.sep, "/")
+    inside(root, name)
+    for target in targets:
+        if _is_target(root, name, target):
+            return Checkout(root, target, name)
+    raise NotRecognised(f"{file} is not a file of {_names(targets)}", "apply-opt list shows what is known")
+
+
+def _is_target(folder: str, name: str, target: Target) -> bool:
+    if not os.path.isfile(os.path.join(folder, name)):
+        return False
+    return has_markers(files.read(inside(folder, name)) or b"", target)
+
+
+def has_markers(data: bytes, target: Target) -> bool:
+    """Whether ``data`` has every marker of ``target``."""
+    return all(marker in data for marker in target.markers)
+
+
+def _search(root: str, targets: Sequence[Target]) -> Checkout:
+    found: list[Checkout] = []
+    for count, entry in enumerate(files.walk(root, _SKIP)):
+        if count >= MAX_SEARCHED:
+            raise NotRecognised(
+                f"{root} holds more than {MAX_SEARCHED} files: it is not searched further",
+                "name the checkout: --repo DIR",
+            )
+        if not entry.name.endswith(".py") or entry.stat(follow_symlinks=False).st_size > 2_000_000:
+            continue
+        data = files.read(entry.path) or b""
+        name = os.path.relpath(entry.path, root).replace(os.sep, "/")
+        found += [Checkout(root, target, name) for target in targets if has_markers(data, target)]
+    if len(found) > 1:
+        places = "".join(f"\n  {c.file}  ({c.target.name})" for c in found)
+        raise Ambiguous(f"{len(found)} files in {root} could be meant:{places}", f"name one: --file {found[0].file}")
+    if not found:
+        raise NotRecognised(
+            f"{root} is not a checkout of {_names(targets)}: no file in it has what they are recognised by",
+            "go to the checkout, or name it: --repo DIR",
+        )
+    return found[0]
+
+
+def _names(targets: Sequence[Target]) -> str:
+    return " or ".join(target.name for target in targets) or "any known target"
+
+
+def inside(root: str, name: str) -> str:
+    """The absolute path of ``name`` in ``root``, links resolved. Raises :class:`Refused` where it leads out of ``root``."""
+    path = os.path.realpath(os.path.join(root, name))
+    if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/") or os.path.commonpath([root, path]) != root:
+        raise Refused(
+            f"{name} leads out of the checkout {root} (to {path})", "name the checkout that holds the file: --repo DIR"
+        )
+    return path

@@ -1,0 +1,121 @@
+"""The only place that changes the file system. Every step is one function here, so that tests can stop at each one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import Optional
+
+from apply_opt.errors import ApplyOptError, Refused
+
+
+def read(path: str) -> Optional[bytes]:
+    """The bytes of a regular file, ``None`` where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ApplyOptError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def write_through(path: str, data: bytes, like: Optional[str] = None) -> None:
+    """A new file with ``data`` that is on the disk when this returns; mode, owner and attributes as of ``like``."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        if like is not None and os.path.exists(like):
+            _copy_ownership(like, path)
+        os.fsync(file.fileno())
+
+
+def _copy_ownership(source: str, path: str) -> None:
+    status = os.stat(source)
+    if hasattr(os, "chown"):
+        with contextlib.suppress(
+            PermissionError
+        ):  # another's file in a folder of ours: ours from now on, as in an editor
+            os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, stat.S_IMODE(status.st_mode))
+    for name in os.listxattr(source) if hasattr(os, "listxattr") else ():
+        with contextlib.suppress(OSError):  # not every file system and not every attribute lets itself be copied
+            os.setxattr(path, name, os.getxattr(source, name))
+
+
+def rename(source: str, path: str) -> None:
+    """``source`` takes the place of ``path``, at once and durably."""
+    os.replace(source, path)
+    sync_folder(os.path.dirname(path))
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    sync_folder(os.path.dirname(path))
+
+
+def make_folder(path: str) -> None:
+    """Make a folder and its parents."""
+    if not os.path.isdir(path):
+        os.makedirs(path, exist_ok=True)
+        sync_folder(os.path.dirname(path))
+
+
+def remove_folder(path: str) -> None:
+    """Remove an empty folder; one that is not empty, or not there, is left alone."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        return
+
+
+def replace(path: str, data: bytes, temporary: str) -> None:
+    """Write ``data`` to ``path`` by way of ``temporary``, a name in the same folder."""
+    remove(temporary)
+    write_through(temporary, data, like=path)
+    rename(temporary, path)
+
+
+def sync_folder(path: str) -> None:
+    """Make the names in a folder durable, where the system has a call for it (Windows has none)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(path: str) -> None:
+    """Raise :class:`Refused` where ``path`` or its folder is read-only (also for root, whom the kernel lets pass)."""
+    folder = os.path.dirname(path)
+    for item, what in ((path, "file"), (folder, "folder")):
+        if os.path.exists(item) and not (os.access(item, os.W_OK) and os.stat(item).st_mode & 0o222):
+            raise Refused(f"the {what} {item} is read-only", f"chmod u+w {item}")
+
+
+def walk(root: str, skip: frozenset[str]) -> Iterator[os.DirEntry[str]]:
+    """The regular files below ``root``, no link followed, no folder named in ``skip`` and no other repository entered."""
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        if folder != root and any(entry.name == ".git" for entry in entries):
+            continue
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                yield entry
+            elif entry.is_dir(follow_symlinks=False) and entry.name not in skip:
+                folders.append(entry.path)

@@ -1,0 +1,132 @@
+"""What was applied to a checkout: ``.apply-opt/ledger.json``, and beside it every byte needed to take it out again.
+
+::
+
+    .apply-opt/ledger.json        the entries, oldest first, with a check sum
+    .apply-opt/objects/<sha256>   file contents before and after each entry, and each entry's patch
+    .apply-opt/backup/<path>      each file as it was before the first entry that changed it, under its own name
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from apply_opt.errors import LedgerError
+from apply_opt.io import files
+from apply_opt.io.checkout import STATE_FOLDER, sha256
+
+FORMAT = 1
+
+
+class FileRecord(NamedTuple):
+    """One file of an entry: its hash before and after, and the object that holds the patch."""
+
+    path: str
+    before: str
+    after: str
+    patch: str
+
+
+class Entry(NamedTuple):
+    """One optimization as it was applied. ``head`` is git's commit then; ``by`` is ``apply`` or ``adopt``."""
+
+    name: str
+    target: str
+    parameters: Mapping[str, Any]
+    files: Sequence[FileRecord]
+    codemod: str
+    version: str
+    applied_at: str
+    head: Optional[str]
+    by: str
+
+
+class Ledger(NamedTuple):
+    """All entries of a checkout, oldest first."""
+
+    root: str
+    entries: Sequence[Entry]
+
+    def entry(self, name: str) -> Optional[Entry]:
+        """The entry of an optimization, if it is applied."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
+    def paths(self) -> list[str]:
+        """The files that any entry changed, without repetition."""
+        return list(dict.fromkeys(record.path for entry in self.entries for record in entry.files))
+
+    def chain(self, path: str) -> list[FileRecord]:
+        """What happened to one file, oldest first."""
+        return [record for entry in self.entries for record in entry.files if record.path == path]
+
+    def objects(self) -> set[str]:
+        """The hashes of all objects that the entries need."""
+        return {h for e in self.entries for r in e.files for h in (r.before, r.after, r.patch)}
+
+
+def folder(root: str, *names: str) -> str:
+    """A path inside the checkout's state folder."""
+    return os.path.join(root, STATE_FOLDER, *names)
+
+
+def dump(ledger: Ledger) -> bytes:
+    """The ledger's file."""
+    entries = [{**e._asdict(), "files": [r._asdict() for r in e.files]} for e in ledger.entries]
+    document = {"format": FORMAT, "check": _check(entries), "entries": entries}
+    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+
+
+def _check(entries: Any) -> str:
+    return sha256(json.dumps(entries, sort_keys=True, ensure_ascii=False).encode())
+
+
+def load(root: str) -> Ledger:
+    """The checkout's ledger; an empty one where nothing was applied. Raises :class:`LedgerError` where it is damaged."""
+    data = files.read(folder(root, "ledger.json"))
+    return Ledger(root, ()) if data is None else _parse(root, data)
+
+
+def _parse(root: str, data: bytes) -> Ledger:
+    rescue = "the original files are in .apply-opt/backup: apply-opt revert --from-backup puts them back"
+    try:
+        document = json.loads(data)
+        version = document["format"]
+        if version != FORMAT:
+            raise LedgerError(
+                f"{STATE_FOLDER}/ledger.json has format {version}; this apply-opt knows format {FORMAT}",
+                f"use the newer apply-opt that wrote it; or {rescue}",
+            )
+        entries = document["entries"]
+        if document["check"] != _check(entries):
+            raise LedgerError(f"{STATE_FOLDER}/ledger.json was edited: its check sum is wrong", rescue)
+        return Ledger(root, tuple(_entry(entry) for entry in entries))
+    except LedgerError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LedgerError(f"{STATE_FOLDER}/ledger.json is damaged or cut off ({error})", rescue) from error
+
+
+def _entry(table: Mapping[str, Any]) -> Entry:
+    entry = Entry(**{**table, "files": tuple(FileRecord(**record) for record in table["files"])})
+    for record in entry.files:
+        parts = record.path.replace("\\", "/").split("/")
+        if os.path.isabs(record.path) or ".." in parts or not record.path:
+            raise ValueError(f"path {record.path!r}")
+        for name in (record.before, record.after, record.patch):
+            if len(name) != 64 or set(name) - set("0123456789abcdef"):
+                raise ValueError(f"hash {name!r}")
+    return entry
+
+
+def content(root: str, name: str) -> bytes:
+    """The bytes that have the sha256 ``name``. Raises :class:`LedgerError` where they are lost or changed."""
+    data = files.read(folder(root, "objects", name))
+    if data is None or sha256(data) != name:
+        raise LedgerError(
+            f"{STATE_FOLDER}/objects/{name} is {'missing' if data is None else 'damaged'}",
+            "apply-opt revert --from-backup puts the original files back",
+        )
+    return data

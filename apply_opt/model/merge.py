@@ -1,0 +1,147 @@
+"""Take one change out of a file that has moved on since: a three-way merge over lines.
+
+The merge differs from ``diff3`` in one point: a change that only *touches* another one (stands on the next line) does not
+conflict with it. It has to, in a tool that merges two people's work; here one side is our own recorded change, so the
+lines that it wrote are known exactly and can be taken out from between any others.
+
+Lines are bytes that end with ``\\n`` (or the end of the file): a merge never decodes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from typing import NamedTuple, Optional
+
+PRESENT, ABSENT, ALTERED = "present", "absent", "altered"
+
+
+Opcode = tuple[str, int, int, int, int]
+
+
+class Hunk(NamedTuple):
+    """Lines ``[a0, a1)`` of one file stand as lines ``[b0, b1)`` in the other (0-based, half open)."""
+
+    a0: int
+    a1: int
+    b0: int
+    b1: int
+
+
+class MergeConflict(Exception):
+    """The lines that were to be taken out have been changed since. ``lines`` are their numbers in the file now."""
+
+    def __init__(self, lines: Sequence[int]) -> None:
+        super().__init__(f"changed since: lines {', '.join(map(str, lines))}")
+        self.lines = lines
+
+
+def split(data: bytes) -> list[bytes]:
+    """The lines of ``data`` with their endings."""
+    return re.findall(rb"[^\n]*\n|[^\n]+\Z", data)
+
+
+def hunks(old: Sequence[bytes], new: Sequence[bytes]) -> list[Hunk]:
+    """Where ``old`` and ``new`` differ."""
+    return [Hunk(*ranges) for tag, *ranges in opcodes(old, new) if tag != "equal"]
+
+
+def opcodes(old: Sequence[bytes], new: Sequence[bytes]) -> list[Opcode]:
+    """As :meth:`difflib.SequenceMatcher.get_opcodes`, but what was put in (or taken out) whole starts as late as it can.
+
+    Of the many places where a block between equal lines can be said to start, the last one has the blank lines behind a
+    function and not in front of it, which is how people write them.
+    """
+    result: list[Opcode] = []
+    for tag, a0, a1, b0, b1 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal" and result and result[-1][0] in ("insert", "delete"):
+            kind, c0, c1, d0, d1 = result.pop()
+            lines, start, end = (new, d0, d1) if kind == "insert" else (old, c0, c1)
+            slide = 0
+            while slide < a1 - a0 - 1 and start + slide < end and lines[start + slide] == old[a0 + slide]:
+                slide += 1
+            if slide and result and result[-1][0] == "equal":
+                _, e0, e1, f0, f1 = result.pop()
+                result.append(("equal", e0, e1 + slide, f0, f1 + slide))
+            elif slide:
+                result.append(("equal", c0, c0 + slide, d0, d0 + slide))
+            result.append((kind, c0 + slide, c1 + slide, d0 + slide, d1 + slide))
+            result.append((tag, a0 + slide, a1, b0 + slide, b1))
+        else:
+            result.append((tag, a0, a1, b0, b1))
+    return result
+
+
+def three_way(base: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """``ours`` with the change from ``base`` to ``theirs`` made to it as well.
+
+    Raises :class:`MergeConflict` where ``ours`` has changed the very lines that the change is about.
+    """
+    if ours == base:
+        return theirs
+    base_lines, our_lines, their_lines = split(base), split(ours), split(theirs)
+    place = _Places(base_lines, our_lines)
+    result, failed = list(our_lines), []
+    for hunk in reversed(hunks(base_lines, their_lines)):
+        found = place.of(hunk.a0, hunk.a1)
+        if found is None:
+            failed += place.near(hunk.a0, hunk.a1)
+        else:
+            result[found[0] : found[1]] = their_lines[hunk.b0 : hunk.b1]
+    if failed:
+        raise MergeConflict(sorted(set(failed)))
+    return b"".join(result)
+
+
+def presence(before: bytes, after: bytes, now: bytes) -> str:
+    """Whether the change from ``before`` to ``after`` still stands in ``now``: present, absent, or altered (partly)."""
+    before_lines, after_lines, now_lines = split(before), split(after), split(now)
+    in_after, in_before = _Places(after_lines, now_lines), _Places(before_lines, now_lines)
+    states = set()
+    for hunk in hunks(before_lines, after_lines):
+        if in_after.of(hunk.b0, hunk.b1) is not None:
+            states.add(PRESENT)
+        elif in_before.of(hunk.a0, hunk.a1) is not None:
+            states.add(ABSENT)
+        else:
+            states.add(ALTERED)
+    return states.pop() if len(states) == 1 else ALTERED
+
+
+class _Places:
+    """Where runs of a file's lines stand in a later version of it."""
+
+    def __init__(self, old: Sequence[bytes], new: Sequence[bytes]) -> None:
+        self.new = new
+        self.old = old
+        self.line: dict[int, int] = {}
+        for a, b, size in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
+            self.line.update(zip(range(a, a + size), range(b, b + size)))
+
+    def of(self, first: int, end: int) -> Optional[tuple[int, int]]:
+        """Where lines ``[first, end)`` stand now, if they stand together and unchanged.
+
+        An empty run is the point between two lines: it is known where both neighbours still stand side by side.
+        """
+        if first < end:
+            start = self.line.get(first)
+            intact = start is not None and all(self.line.get(first + i) == start + i for i in range(end - first))
+            return (start, start + end - first) if intact and start is not None else self._search(first, end)
+        before = self.line.get(first - 1, -2) if first else -1
+        after = self.line.get(first, -2) if first < len(self.old) else len(self.new)
+        return (after, after) if after == before + 1 else None
+
+    def _search(self, first: int, end: int) -> Optional[tuple[int, int]]:
+        """The only exact occurrence of lines ``[first, end)``, where the alignment went astray over repeated lines."""
+        wanted = list(self.old[first:end])
+        if not any(line.strip() for line in wanted):
+            return None
+        starts = [i for i in range(len(self.new) - len(wanted) + 1) if list(self.new[i : i + len(wanted)]) == wanted]
+        return (starts[0], starts[0] + len(wanted)) if len(starts) == 1 else None
+
+    def near(self, first: int, end: int) -> Iterator[int]:
+        """1-based numbers of the lines about where ``[first, end)`` stood."""
+        known = [self.line[i] for i in range(max(0, first - 1), end + 1) if i in self.line]
+        low, high = (min(known), max(known)) if known else (0, 0)
+        return iter(range(low + 1, high + 2))

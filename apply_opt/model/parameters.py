@@ -1,0 +1,75 @@
+"""Parameters of an optimization: declared in its manifest, given with ``--set key=value``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Union
+
+from apply_opt.errors import UsageError
+
+Value = Union[str, int, bool]
+
+
+class Parameter(NamedTuple):
+    """One ``[parameters.<name>]`` table.
+
+    ``type`` is ``str``, ``int``, ``bool`` or ``choice``; an ``int`` may also admit the words in ``choices``
+    (``auto``), and has a ``minimum``.
+    """
+
+    name: str
+    type: str
+    default: Value
+    help: str = ""
+    help_zh: str = ""
+    choices: Sequence[str] = ()
+    minimum: int = 0
+
+    def parse(self, text: str) -> Value:
+        """``text`` as this parameter's value. Raises :class:`UsageError`."""
+        if text in self.choices:
+            return text
+        if self.type == "bool" and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if self.type == "int" and text.isascii() and text.isdigit() and int(text) >= self.minimum:
+            return int(text)
+        if self.type == "str" and text.strip() and text.isprintable():
+            return text
+        raise UsageError(f"{self.name}={text}: {self.name} takes {self.admits()}", f"--set {self.name}={self.default}")
+
+    def admits(self) -> str:
+        """What the parameter takes, in words."""
+        words = {
+            "bool": "true or false",
+            "int": f"a whole number from {self.minimum}",
+            "str": "a text without control characters",
+        }
+        return " or ".join([*filter(None, [words.get(self.type)]), *self.choices])
+
+
+def resolve(parameters: Sequence[Parameter], given: Mapping[str, str], owner: str) -> dict[str, Value]:
+    """The value of each of ``parameters``: as ``given`` on the command line, else its default."""
+    known = {p.name: p for p in parameters}
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise UsageError(
+                f"{owner} has no parameter called {key}",
+                f"{hint}it takes: {', '.join(known) or 'none'} (apply-opt show {owner})",
+            )
+    return {p.name: p.parse(given[p.name]) if p.name in given else p.default for p in parameters}
+
+
+def parse_parameter(name: str, table: Mapping[str, Any]) -> Parameter:
+    """A :class:`Parameter` from its manifest table."""
+    return Parameter(
+        name=name,
+        type=table["type"],
+        default=table["default"],
+        help=table.get("help", ""),
+        help_zh=table.get("help_zh", ""),
+        choices=tuple(table.get("choices", ())),
+        minimum=table.get("minimum", 0),
+    )

@@ -1,0 +1,102 @@
+"""Undo a change by structure, where its lines are no longer there letter by letter (a formatter ran over the file).
+
+Statements are compared as syntax trees, scope by scope: what the change put into a class or function is taken out of the
+same class or function, and what it replaced is put back.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from typing import Optional
+
+from apply_opt.errors import Refused
+from apply_opt.model.source import Edit, Source, first_line, last_line
+
+Scope = Sequence[ast.stmt]
+
+
+class _Lost(Exception):
+    """A statement of the change is not there any more, or not in one place only."""
+
+
+def undo(base: bytes, ours: bytes, theirs: bytes) -> Optional[bytes]:
+    """``ours`` without the change from ``theirs`` to ``base``; ``None`` where that is not certain."""
+    try:
+        sources = Source(base), Source(ours), Source(theirs)
+        edits = list(_edits(sources, *(source.tree.body for source in sources)))
+        result = sources[1].splice(edits)
+        return result if edits and _is_undone(Source(result), sources) else None
+    except (_Lost, Refused):
+        return None
+
+
+def _is_undone(result: Source, sources: tuple[Source, Source, Source]) -> bool:
+    """Every statement of the result comes from the user's file or from the original."""
+    base, ours, theirs = ({ast.dump(n) for n in ast.walk(s.tree) if _is_simple(n)} for s in sources)
+    return all(ast.dump(n) in (ours - (base - theirs)) | theirs for n in ast.walk(result.tree) if _is_simple(n))
+
+
+def _is_simple(node: ast.AST) -> bool:
+    return isinstance(node, ast.stmt) and not hasattr(node, "body")
+
+
+def _edits(sources: tuple[Source, Source, Source], base: Scope, ours: Scope, theirs: Scope) -> Iterator[Edit]:
+    """The edits to ``ours`` that undo what differs between ``theirs`` (original) and ``base`` (changed) in one scope."""
+    keys_base, keys_theirs = [_key(s) for s in base], [_key(s) for s in theirs]
+    for tag, a0, a1, b0, b1 in SequenceMatcher(None, keys_base, keys_theirs, autojunk=False).get_opcodes():
+        if tag == "equal":
+            for changed, original in zip(base[a0:a1], theirs[b0:b1]):
+                if ast.dump(changed) != ast.dump(original):
+                    yield from _inside(sources, changed, ours, original)
+        elif a0 == a1:
+            raise _Lost
+        else:
+            yield _replace(sources, base[a0:a1], ours, theirs[b0:b1])
+
+
+def _key(statement: ast.stmt) -> str:
+    """What identifies a statement in its scope: a name, for what has one; else all that it says."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return f"{type(statement).__name__} {statement.name}"
+    return ast.dump(statement)
+
+
+def _inside(
+    sources: tuple[Source, Source, Source], changed: ast.stmt, ours: Scope, original: ast.stmt
+) -> Iterator[Edit]:
+    """A class or function that the change edited: its decorators, then its body."""
+    found = [s for s in ours if _key(s) == _key(changed)]
+    if len(found) != 1:
+        raise _Lost
+    mine, was, is_ = ([ast.dump(d) for d in s.decorator_list] for s in (found[0], original, changed))  # type: ignore[attr-defined]
+    for dump in (d for d in is_ if d not in was):
+        places = [d for d, text in zip(found[0].decorator_list, mine) if text == dump]  # type: ignore[attr-defined]
+        if len(places) != 1:
+            raise _Lost
+        yield Edit(places[0].lineno, places[0].end_lineno, "")
+    if any(ast.dump(getattr(changed, f)) != ast.dump(getattr(original, f)) for f in ("args",) if hasattr(changed, f)):
+        raise _Lost
+    yield from _edits(sources, changed.body, found[0].body, original.body)  # type: ignore[attr-defined]
+
+
+def _replace(sources: tuple[Source, Source, Source], run: Scope, ours: Scope, original: Scope) -> Edit:
+    """The run of statements that the change wrote, wherever it now stands in the scope, gives way to the original's."""
+    wanted, dumps = [ast.dump(s) for s in run], [ast.dump(s) for s in ours]
+    starts = [i for i in range(len(dumps) - len(wanted) + 1) if dumps[i : i + len(wanted)] == wanted]
+    if len(starts) != 1:
+        raise _Lost
+    found = ours[starts[0] : starts[0] + len(run)]
+    _, now, before = sources
+    first, last = first_line(found[0]), last_line(found[-1])
+    if not original:
+        while last < len(now.lines) and not now.lines[last].strip():
+            last += 1
+        return Edit(first, last, "")
+    old_indent, new_indent = before.indent(first_line(original[0])), now.indent(first)
+    lines = before.lines[first_line(original[0]) - 1 : last_line(original[-1])]
+    if any(line.strip() and not line.startswith(old_indent) for line in lines):
+        raise _Lost
+    ending = now.newline(last)
+    return Edit(first, last, "".join(new_indent + line[len(old_indent) :].rstrip("\r\n") + ending for line in lines))

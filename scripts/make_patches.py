@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Write the frozen patches and the known hashes anew, from the codemods.
+
+    python scripts/make_patches.py                              for the reference trees
+    python scripts/make_patches.py --upstream CLONE [CLONE …]   for upstream's trees too, from local git clones
+    python scripts/make_patches.py --check                      write nothing; exit 1 where something would change
+
+A patch for an upstream tree has one line of context, and everything that is not context or in a published note is ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import tomllib
+
+from apply_opt.commands.export import header
+from apply_opt.io import catalog
+from apply_opt.io.checkout import sha256
+from apply_opt.model import patch
+from apply_opt.model.parameters import resolve
+from apply_opt.model.plan import PLANNED, Outcome, plan_one
+from apply_opt.model.unit import Optimization
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Writer:
+    """Writes files whose content differs, or only notes them."""
+
+    def __init__(self, check: bool) -> None:
+        self.check = check
+        self.changed: list[str] = []
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write ``data`` to ``path`` if that changes it."""
+        old = b""
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                old = file.read()
+        if old != data:
+            self.changed.append(os.path.relpath(path, ROOT))
+            if not self.check:
+                with open(path, "wb") as file:
+                    file.write(data)
+
+
+def plan_all(optimizations: list[Optimization], data: bytes, name: str) -> list[Outcome]:
+    """Each optimization at its defaults on what the one before it made; raises where one does not land."""
+    outcomes = []
+    for optimization in optimizations:
+        values = resolve(optimization.parameters, {}, optimization.name)
+        outcome = plan_one(optimization, catalog.codemod(optimization), data, name, values)
+        if outcome.kind != PLANNED:
+            raise SystemExit(f"{optimization.name} does not land on {name}: {outcome.message}")
+        data = outcome.after
+        outcomes.append(outcome)
+    return outcomes
+
+
+def patch_text(outcomes: list[Outcome], path: str, origin: str, context: int, notes: str, old_path: str) -> bytes:
+    """The patch with its DEP-3 header; its date moves only with its content."""
+    before, after = outcomes[0].before, outcomes[-1].after
+    date = ""
+    if os.path.exists(old_path):
+        with open(old_path, "rb") as file:
+            date = patch.headers(file.read()).get("Last-Update", "")
+    body = patch.make(before, after, path, context)
+    text = header(outcomes, origin, before, after, notes.strip(), date) + body
+    if date and os.path.exists(old_path):
+        with open(old_path, "rb") as file:
+            if not file.read().endswith(body):
+                text = header(outcomes, origin, before, after, notes.strip()) + body
+    return text
+
+
+def reference_patches(units: catalog.Catalog, writer: Writer) -> None:
+    """``patches/<optimization>/reference.patch``."""
+    for optimization in units.optimizations.values():
+        target = units.targets[optimization.target]
+        name = target.files[0]
+        with open(os.path.join(target.folder, "reference", name), "rb") as file:
+            data = file.read()
+        out = os.path.join(optimization.folder, "reference.patch")
+        outcomes = plan_all([optimization], data, name)
+        origin = f"target_repos/{target.name}/reference"
+        writer.write(out, patch_text(outcomes, name, origin, 3, "", out))
+
+
+def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) -> None:
+    """The patches named in each ``target.toml``, and the hashes of its known revisions."""
+    for target in units.targets.values():
+        path = os.path.join(target.folder, "target.toml")
+        with open(path, "rb") as file:
+            text = file.read()
+        table = tomllib.loads(text.decode())
+        patches = [entry["optimizations"] for entry in table.get("patch", ())]
+        revisions = [_measured(units, target.name, revision, patches, clones) for revision in table["revision"]]
+        head = re.split(r"(?m)^\[\[revision\]\]", text.decode())[0].rstrip() + "\n"
+        writer.write(path, (head + "".join(_toml(revision) for revision in revisions)).encode())
+        first = table["revision"][0]
+        data = _show(clones, first)
+        for entry in table.get("patch", ()):
+            out = os.path.join(ROOT, "patches", f"{entry['name']}.patch")
+            outcomes = plan_all([units.optimizations[n] for n in entry["optimizations"]], data, first["path"])
+            origin = f"{first['repository']} {' '.join(first['commits'])}"
+            writer.write(out, patch_text(outcomes, first["path"], origin, 1, entry["notes"], out))
+
+
+def _measured(
+    units: catalog.Catalog, target: str, revision: dict[str, Any], patches: list[list[str]], clones: list[str]
+) -> dict[str, Any]:
+    """The revision with its hash, and the hash after each optimization, each bundle and each published patch."""
+    data = _show(clones, revision)
+    orders = [[o.name] for o in units.optimizations.values() if o.target == target]
+    orders += [list(b.optimizations) for b in units.bundles.values() if b.target == target]
+    orders += patches
+    after = {}
+    for order in orders:
+        outcomes = plan_all([units.optimizations[name] for name in order], data, revision["path"])
+        after["+".join(order)] = sha256(outcomes[-1].after)
+    return {**revision, "sha256": sha256(data), "after": after}
+
+
+def _show(clones: list[str], revision: dict[str, Any]) -> bytes:
+    """The file of a known revision, the same at all of its commits."""
+    for clone in clones:
+        found = []
+        for commit in revision["commits"]:
+            command = ["git", "-C", clone, "show", f"{commit}:{revision['path']}"]
+            result = subprocess.run(command, capture_output=True, check=False)
+            found.append(result.stdout if result.returncode == 0 else None)
+        if all(data is not None for data in found):
+            if len(set(found)) > 1:
+                raise SystemExit(f"{revision['path']} differs between {revision['commits']}")
+            return found[0] or b""
+    raise SystemExit(f"none of {clones} has {revision['repository']} at {revision['commits']}")
+
+
+def _toml(revision: dict[str, Any]) -> str:
+    lines = ["", "[[revision]]"]
+    lines += [f"{key} = {json.dumps(revision[key])}" for key in ("repository", "commits", "path", "sha256")]
+    lines += ["[revision.after]", *(f'"{key}" = "{value}"' for key, value in revision["after"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--upstream", nargs="+", metavar="CLONE", default=[], help="local git clones of upstream")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    arguments = parser.parse_args()
+    writer = Writer(arguments.check)
+    units = catalog.load(packs=False)
+    reference_patches(units, writer)
+    if arguments.upstream:
+        upstream_patches(units, arguments.upstream, writer)
+    for path in writer.changed:
+        print(("would change " if arguments.check else "wrote ") + path)
+    return int(arguments.check and bool(writer.changed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
