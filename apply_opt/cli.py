@@ -78,12 +78,23 @@ def _run(words: Sequence[str]) -> int:
         prog=f"apply-opt {name}",
         description=module.HELP,
         epilog=module.EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)
     arguments = parser.parse_args(rest)
     return _say(module.run(arguments), getattr(arguments, "json", False))
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal. argparse would find that out with shutil, which takes longer to import than a command runs."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size().columns
+        except OSError:
+            columns = 100
+        super().__init__(prog, width=max(40, min(columns, 120) - 2))
 
 
 def _command(words: Sequence[str]) -> tuple[str, Sequence[str]]:

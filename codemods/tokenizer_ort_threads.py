@@ -42,7 +42,7 @@ HELPER_TEXT = '''
 def _ort_intra_op_threads(providers):
     """Number of threads for ONNX Runtime's CPU kernels in a session with `providers` (None: all there are).
 
-    One, where another provider (a GPU) takes the work. Else the cores that this process may use: its affinity
+    One, where a GPU takes the work. Else the cores that this process may use: its affinity
     mask, capped by the container's CPU quota (cgroup v2, then v1).
     """
     import os
@@ -52,7 +52,8 @@ def _ort_intra_op_threads(providers):
     available = onnxruntime.get_available_providers()
     wanted = available if providers is None else providers
     names = [provider if isinstance(provider, str) else provider[0] for provider in wanted]
-    if any(name in available and name != "CPUExecutionProvider" for name in names):
+    gpus = ("CUDA", "Tensorrt", "NvTensorRT", "ROCM", "MIGraphX", "Dml", "CoreML", "CANN")
+    if any(name.startswith(gpus) for name in names if name in available):
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for files in (

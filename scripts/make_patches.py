@@ -18,11 +18,10 @@ import subprocess
 import sys
 from typing import Any
 
-import tomllib
-
 from apply_opt.commands.export import header
 from apply_opt.io import catalog
 from apply_opt.io.checkout import sha256
+from apply_opt.io.targets import read_toml
 from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import PLANNED, Outcome, plan_one
@@ -97,12 +96,12 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
     """The patches named in each ``target.toml``, and the hashes of its known revisions."""
     for target in units.targets.values():
         path = os.path.join(target.folder, "target.toml")
-        with open(path, "rb") as file:
+        with open(path, encoding="utf-8") as file:
             text = file.read()
-        table = tomllib.loads(text.decode())
+        table = read_toml(path)
         patches = [entry["optimizations"] for entry in table.get("patch", ())]
         revisions = [_measured(units, target.name, revision, patches, clones) for revision in table["revision"]]
-        head = re.split(r"(?m)^\[\[revision\]\]", text.decode())[0].rstrip() + "\n"
+        head = re.split(r"(?m)^\[\[revision\]\]", text)[0].rstrip() + "\n"
         writer.write(path, (head + "".join(_toml(revision) for revision in revisions)).encode())
         first = table["revision"][0]
         data = _show(clones, first)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 DONE = 0
+APPLIED, EDITED, PARTLY, GONE = "applied", "applied, and edited since", "partly applied", "taken out by hand"
+"""What may have become of an optimization that the ledger says was applied."""
 
 
 class Result(NamedTuple):

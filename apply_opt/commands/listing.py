@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> Result:
     except Refused as error:
         reason = error.message
     rows = [_row(units, place, optimization) for optimization in units.optimizations.values()]
-    bundles = [
+    bundles: list[dict[str, object]] = [
         {"name": b.name, "target": b.target, "title": title(b), "optimizations": list(b.optimizations)}
         for b in units.bundles.values()
     ]

@@ -10,7 +10,6 @@ from apply_opt.errors import ApplyOptError, Conflict, NotRecognised, Refused, Us
 from apply_opt.io import catalog, checkout, files, ledger
 from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
-from apply_opt.io.transaction import interrupted
 from apply_opt.model import merge, plan
 from apply_opt.model.parameters import Value, resolve
 from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED, Outcome
@@ -64,7 +63,7 @@ def find_checkout(units: Catalog, wanted: Sequence[Unit], repo: str, file: Optio
     if len(names) > 1 and wanted:
         raise UsageError(f"these are for different targets: {', '.join(sorted(names))}", "apply them one by one")
     found = checkout.find(repo, [units.targets[name] for name in sorted(names)], file)
-    if interrupted(found.root):
+    if ledger.interrupted(found.root):
         raise ApplyOptError(f"an earlier run was interrupted in {found.root}", "apply-opt status puts it right")
     return found
 

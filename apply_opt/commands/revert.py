@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from apply_opt import __version__
-from apply_opt.commands import Result, add_checkout_arguments, state
+from apply_opt.commands import GONE, Result, add_checkout_arguments, state
 from apply_opt.errors import ApplyOptError, Conflict, LedgerError, UsageError
 from apply_opt.io import catalog, checkout, files, git, ledger, transaction
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
@@ -96,7 +96,7 @@ def _without(
         left = [name for name, _ in links]
         for name in [n for n in reversed(left) if n in names]:
             index = left.index(name)
-            if state.entry_state(record, next(e for e in record.entries if e.name == name), now) == state.GONE:
+            if state.entry_state(record, next(e for e in record.entries if e.name == name), now) == GONE:
                 chain, data = _forget(chain, index, data)
             else:
                 chain, data = _take_out(chain, index, data, path, name)
@@ -115,7 +115,7 @@ def _without(
 def _live(record: Ledger, kept: Ledger, after: dict[str, bytes]) -> list[ledger.Entry]:
     """The entries that still say something; those whose change was taken out by hand are dropped."""
     now = state.contents(record)
-    stands = {e.name for e in record.entries if state.entry_state(record, e, now) != state.GONE}
+    stands = {e.name for e in record.entries if state.entry_state(record, e, now) != GONE}
     return [entry for entry in kept.entries if entry.name in stands]
 
 
@@ -142,7 +142,7 @@ def _take_out(
         lines = split_lines(data.decode("utf-8", "replace"))
         shown = "".join(f"\n  {n:5}  {lines[n - 1].rstrip()}" for n in conflict.lines[:20] if n <= len(lines))
         raise Conflict(
-            f"{path}: lines of {name} have been edited since, so it cannot be told what to put back. Nothing was changed. About here:{shown}",
+            f"{path}: lines of {name} have been edited since, so it is not clear what to put back. Nothing was changed. About here:{shown}",
             "undo your edit there and run this again; or put the whole file back as it was: apply-opt revert --from-backup "
             f"(your version is kept in {STATE_FOLDER}/rescued)",
         ) from conflict

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
+from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY
 from apply_opt.io import files, ledger
 from apply_opt.io.checkout import inside, sha256
 from apply_opt.io.ledger import Entry, Ledger
-
-APPLIED, EDITED, PARTLY, GONE = "applied", "applied, and edited since", "partly applied", "taken out by hand"
 
 
 def contents(record: Ledger) -> dict[str, Optional[bytes]]:

@@ -6,11 +6,10 @@ import argparse
 import os
 from typing import Any, Optional
 
-from apply_opt.commands import Result, add_checkout_arguments, state
+from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, Result, add_checkout_arguments
 from apply_opt.errors import Ambiguous, NotRecognised, Refused
-from apply_opt.io import catalog, checkout, files, ledger, transaction
+from apply_opt.io import checkout, files
 from apply_opt.io.checkout import Checkout
-from apply_opt.io.ledger import Ledger
 
 HELP = "what is applied here, by apply-opt or by hand, and whether it was edited since"
 EPILOG = """states:
@@ -23,10 +22,10 @@ EPILOG = """states:
   not applied"""
 BY_HAND, NOT_NEEDED, NOT_APPLIED, NO_SITE = "applied by hand", "not needed", "not applied", "no site"
 STYLES = {
-    state.APPLIED: "green",
-    state.EDITED: "green",
-    state.PARTLY: "red",
-    state.GONE: "yellow",
+    APPLIED: "green",
+    EDITED: "green",
+    PARTLY: "red",
+    GONE: "yellow",
     BY_HAND: "green",
     NOT_NEEDED: "cyan",
     NO_SITE: "dim",
@@ -41,42 +40,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Look; put right what an interrupted run left, if anything."""
     root = checkout.ledger_root(arguments.repo)
-    recovered = False
-    if root is not None and transaction.interrupted(root):
-        with transaction.locked(root):
-            recovered = True
-    record = ledger.load(root) if root else Ledger("", ())
-    now = state.contents(record) if record.entries else {}
-    found: dict[str, tuple[str, str]] = {}
-    for entry in record.entries:
-        found[entry.name] = (state.entry_state(record, entry, now), _note(entry))
+    found, recovered = _recorded(root) if root else ({}, False)
     place = None
-    if not found or any(s != state.APPLIED for s, _ in found.values()):
+    if not found or any(what != APPLIED for what, _ in found.values()):
         place = _recognise(arguments, bool(found))
-        if place is not None:
-            found.update(
-                {
-                    k: v
-                    for k, v in _by_structure(place).items()
-                    if k not in found or (found[k][0] == state.GONE and v[0] == BY_HAND)
-                }
-            )
+        for name, (what, note) in _by_structure(place).items() if place else ():
+            if name not in found or (found[name][0] == GONE and what == BY_HAND):
+                found[name] = (what, note)
     return _result(place, root, found, recovered)
 
 
-def _note(entry: ledger.Entry) -> str:
-    values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
-    return f"{entry.applied_at}  {values}".rstrip()
+def _recorded(root: str) -> tuple[dict[str, tuple[str, str]], bool]:
+    """What the ledger says, held against the files; and whether an interrupted run had to be put right."""
+    from apply_opt.commands import state
+    from apply_opt.io import ledger
+
+    recovered = ledger.interrupted(root)
+    if recovered:
+        from apply_opt.io import transaction
+
+        with transaction.locked(root):
+            pass
+    record = ledger.load(root)
+    now = state.contents(record)
+    found = {}
+    for entry in record.entries:
+        values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
+        found[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {values}".rstrip())
+    return found, recovered
 
 
 def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Checkout]:
-    targets = catalog.load_targets(catalog.data_root())
+    from apply_opt.io import targets
+
+    known = targets.load_targets(targets.data_root())
     try:
-        return checkout.find(arguments.repo, targets.values(), arguments.file)
+        return checkout.find(arguments.repo, known.values(), arguments.file)
     except (NotRecognised, Ambiguous):
         if has_ledger:
             return None
-        packs = {k: v for k, v in catalog.load().targets.items() if k not in targets}
+        from apply_opt.io import catalog
+
+        packs = {k: v for k, v in catalog.load().targets.items() if k not in known}
         if packs:
             return checkout.find(arguments.repo, packs.values(), arguments.file)
         raise
@@ -93,6 +98,8 @@ def _by_structure(place: Checkout) -> dict[str, tuple[str, str]]:
         for key, value in revision.after.items():
             if digest == value:
                 return dict.fromkeys(key.split("+"), (BY_HAND, "its patch, on " + revision.repository))
+    from apply_opt.io import catalog
+
     units = catalog.load()
     return {
         name: _look(place, data, optimization)
@@ -102,6 +109,7 @@ def _by_structure(place: Checkout) -> dict[str, tuple[str, str]]:
 
 
 def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
+    from apply_opt.io import catalog
     from apply_opt.model.codemod import OURS, THEIRS, survey
     from apply_opt.model.parameters import resolve
     from apply_opt.model.source import Source
@@ -110,7 +118,7 @@ def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
     try:
         site = survey(catalog.codemod(optimization), Source(data, place.file), optimization.sites, defaults)[0]
     except Ambiguous as error:
-        return (state.PARTLY if "partly" in error.message else NO_SITE), error.message
+        return (PARTLY if "partly" in error.message else NO_SITE), error.message
     except Refused as error:
         return NO_SITE, error.message
     where = f"{place.file}:{site.line}"
@@ -123,7 +131,7 @@ def _result(
     place: Optional[Checkout], root: Optional[str], found: dict[str, tuple[str, str]], recovered: bool
 ) -> Result:
     where = place.root if place else root or os.getcwd()
-    pristine = all(s in (NOT_APPLIED, NOT_NEEDED, NO_SITE, state.GONE) for s, _ in found.values())
+    pristine = all(s in (NOT_APPLIED, NOT_NEEDED, NO_SITE, GONE) for s, _ in found.values())
     lines = [("", f"{where}" + (f"  ({place.target.name}, {place.file})" if place else ""))]
     if recovered:
         lines.append(("yellow", "an interrupted run was put right"))

@@ -7,16 +7,19 @@ another with an entry point in the group ``apply_opt.packs`` that names a module
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Union, cast
+from typing import TYPE_CHECKING, NamedTuple, Union, cast
 
 from apply_opt.errors import ApplyOptError, UsageError
-from apply_opt.model.codemod import Codemod
-from apply_opt.model.unit import Bundle, Optimization, Target, parse_bundle, parse_optimization, parse_target
+from apply_opt.io.targets import data_root, folders, load_targets, read_toml
+from apply_opt.model.target import Target
+from apply_opt.model.unit import Bundle, Optimization, parse_bundle, parse_optimization
+
+if TYPE_CHECKING:
+    from apply_opt.model.codemod import Codemod
 
 PACK_GROUP = "apply_opt.packs"
 CODEMOD_PACKAGE = "apply_opt_codemods"
@@ -34,6 +37,8 @@ class Catalog(NamedTuple):
         """The optimization or bundle called ``name``. Raises :class:`UsageError` with the nearest name."""
         found = self.optimizations.get(name) or self.bundles.get(name)
         if found is None:
+            import difflib
+
             close = difflib.get_close_matches(name, [*self.optimizations, *self.bundles], 1, 0.5)
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(
@@ -46,13 +51,6 @@ class Catalog(NamedTuple):
         if isinstance(unit, Optimization):
             return [unit]
         return [self.optimizations[name] for name in unit.optimizations]
-
-
-def data_root() -> str:
-    """Our own units: beside the package in a source tree, inside it in an installed wheel."""
-    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    installed = os.path.join(package, "units")
-    return installed if os.path.isdir(installed) else os.path.dirname(package)
 
 
 @functools.cache
@@ -68,25 +66,17 @@ def load(packs: bool = True) -> Catalog:
     return catalog
 
 
-def load_targets(root: str) -> dict[str, Target]:
-    """The targets of one root."""
-    return {
-        name: parse_target(name, folder, _toml(os.path.join(folder, "target.toml")))
-        for name, folder in _folders(os.path.join(root, "target_repos"), "target.toml")
-    }
-
-
 def _load_root(root: str, catalog: Catalog) -> None:
     catalog.targets.update(load_targets(root))
     patches = os.path.join(root, "patches")
-    for name, folder in _folders(patches, "optimization.toml"):
+    for name, folder in folders(patches, "optimization.toml"):
         codemod = os.path.join(root, "codemods", f"{name}.py")
         with _manifest_errors(folder):
-            table = _toml(os.path.join(folder, "optimization.toml"))
+            table = read_toml(os.path.join(folder, "optimization.toml"))
             catalog.optimizations[name] = parse_optimization(name, folder, codemod, table)
-    for name, folder in _folders(patches, "bundle.toml"):
+    for name, folder in folders(patches, "bundle.toml"):
         with _manifest_errors(folder):
-            catalog.bundles[name] = parse_bundle(name, folder, _toml(os.path.join(folder, "bundle.toml")))
+            catalog.bundles[name] = parse_bundle(name, folder, read_toml(os.path.join(folder, "bundle.toml")))
 
 
 @contextlib.contextmanager
@@ -97,25 +87,6 @@ def _manifest_errors(folder: str) -> Iterator[None]:
         raise ApplyOptError(
             f"the manifest in {folder} lacks or misspells {error}", "compare it with its neighbours"
         ) from error
-
-
-def _folders(parent: str, manifest: str) -> Iterator[tuple[str, str]]:
-    for name in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
-        folder = os.path.join(parent, name)
-        if os.path.isfile(os.path.join(folder, manifest)):
-            yield name, folder
-
-
-def _toml(path: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        with open(path, "rb") as file:
-            return cast("dict[str, Any]", tomllib.load(file))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ApplyOptError(f"{path} cannot be read: {error}") from error
 
 
 def _pack_roots() -> Sequence[str]:
@@ -148,7 +119,7 @@ def codemod(optimization: Optimization) -> Codemod:
         module.__path__ = [folder]
         sys.modules[package] = module
     try:
-        return cast(Codemod, importlib.import_module(f"{package}.{optimization.name}"))
+        return cast("Codemod", importlib.import_module(f"{package}.{optimization.name}"))
     except ModuleNotFoundError as error:
         raise ApplyOptError(f"{optimization.name} has no codemod: {optimization.codemod} is missing") from error
 

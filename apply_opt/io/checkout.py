@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, NotRecognised, Refused
 from apply_opt.io import files
-from apply_opt.model.unit import Target
+from apply_opt.model.target import Target
 
 STATE_FOLDER = ".apply-opt"
 MAX_SEARCHED = 200_000

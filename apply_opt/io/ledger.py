@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
@@ -72,14 +71,23 @@ def folder(root: str, *names: str) -> str:
     return os.path.join(root, STATE_FOLDER, *names)
 
 
+def interrupted(root: str) -> bool:
+    """Whether an apply or revert was killed here: its journal is still there."""
+    return os.path.exists(folder(root, "journal.json"))
+
+
 def dump(ledger: Ledger) -> bytes:
     """The ledger's file."""
+    import json
+
     entries = [{**e._asdict(), "files": [r._asdict() for r in e.files]} for e in ledger.entries]
     document = {"format": FORMAT, "check": _check(entries), "entries": entries}
     return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 
 def _check(entries: Any) -> str:
+    import json
+
     return sha256(json.dumps(entries, sort_keys=True, ensure_ascii=False).encode())
 
 
@@ -90,6 +98,8 @@ def load(root: str) -> Ledger:
 
 
 def _parse(root: str, data: bytes) -> Ledger:
+    import json
+
     rescue = "the original files are in .apply-opt/backup: apply-opt revert --from-backup puts them back"
     try:
         document = json.loads(data)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 from apply_opt.errors import ApplyOptError, Conflict, LedgerError
 from apply_opt.io import files, git, ledger
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
-from apply_opt.model.merge import MergeConflict, three_way
 
 LOCK_SECONDS = 10.0
 
@@ -120,11 +119,6 @@ def _scratch(path: str) -> str:
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.apply-opt-new")
 
 
-def interrupted(root: str) -> bool:
-    """Whether an apply or revert was killed here."""
-    return os.path.exists(ledger.folder(root, "journal.json"))
-
-
 def recover(root: str) -> None:
     """Undo what a killed run did to the files, or finish it where its ledger is already in place."""
     data = files.read(ledger.folder(root, "journal.json"))
@@ -148,6 +142,8 @@ def recover(root: str) -> None:
 
 
 def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
+    from apply_opt.model.merge import MergeConflict, three_way
+
     now = files.read(path)
     if now is None or sha256(now) == before:
         return
@@ -179,7 +175,7 @@ def _collect(root: str, new: ledger.Ledger) -> None:
 def _leave_no_trace(root: str) -> None:
     """Remove the state folder, and its line in git's exclude file, where no entry is left (and nothing is unfinished)."""
     state = ledger.folder(root)
-    if interrupted(root) or _has_entries(root) or os.path.isdir(os.path.join(state, "rescued")):
+    if ledger.interrupted(root) or _has_entries(root) or os.path.isdir(os.path.join(state, "rescued")):
         return
     with contextlib.suppress(OSError):
         for parent, _, names in os.walk(state, topdown=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Union
 
@@ -53,6 +52,8 @@ def resolve(parameters: Sequence[Parameter], given: Mapping[str, str], owner: st
     known = {p.name: p for p in parameters}
     for key in given:
         if key not in known:
+            import difflib
+
             close = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(

@@ -9,7 +9,8 @@ from typing import NamedTuple, Optional
 from apply_opt.errors import Refused
 from apply_opt.model.codemod import OURS, Codemod, InvalidResult, Site, rewrite_file
 from apply_opt.model.parameters import Value
-from apply_opt.model.unit import Optimization, Revision
+from apply_opt.model.target import Revision
+from apply_opt.model.unit import Optimization
 
 PLANNED = "planned"
 ALREADY = "already"

@@ -1,4 +1,4 @@
-"""What the engine knows of targets, optimizations and bundles. All of it comes from data files."""
+"""What the engine knows of optimizations and bundles. All of it comes from data files."""
 
 from __future__ import annotations
 
@@ -8,32 +8,6 @@ from typing import Any, NamedTuple
 from apply_opt.model.parameters import Parameter, parse_parameter
 
 SAFETY = ("instrument", "exact", "tolerance", "inference_only", "lossy")
-
-
-class Revision(NamedTuple):
-    """A known state of a file upstream: facts only (hashes), no source.
-
-    ``after`` maps an optimization or bundle, at its default parameters, to the sha256 of the file after it.
-    """
-
-    repository: str
-    commits: Sequence[str]
-    path: str
-    sha256: str
-    after: Mapping[str, str]
-
-
-class Target(NamedTuple):
-    """A family of repositories. ``files`` are looked at first; a file is the target's if it has all ``markers``."""
-
-    name: str
-    title: str
-    upstream: Sequence[str]
-    licence: str
-    files: Sequence[str]
-    markers: Sequence[bytes]
-    revisions: Sequence[Revision]
-    folder: str
 
 
 class Optimization(NamedTuple):
@@ -64,24 +38,6 @@ class Bundle(NamedTuple):
     target: str
     optimizations: Sequence[str]
     folder: str
-
-
-def parse_target(name: str, folder: str, table: Mapping[str, Any]) -> Target:
-    """A :class:`Target` from its ``target.toml``."""
-    recognise = table["recognise"]
-    return Target(
-        name=name,
-        title=table["title"],
-        upstream=tuple(table["upstream"]),
-        licence=table["licence"],
-        files=tuple(recognise["files"]),
-        markers=tuple(marker.encode() for marker in recognise["markers"]),
-        revisions=tuple(
-            Revision(r["repository"], tuple(r["commits"]), r["path"], r.get("sha256", ""), dict(r.get("after", {})))
-            for r in table.get("revision", ())
-        ),
-        folder=folder,
-    )
 
 
 def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str, Any]) -> Optimization:

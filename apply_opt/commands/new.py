@@ -1,0 +1,157 @@
+"""``apply-opt new NAME --target T``: start an optimization, with a test that fails until it is written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+
+from apply_opt.commands import Result, add_json_argument
+from apply_opt.errors import ApplyOptError, UsageError
+from apply_opt.io import files
+from apply_opt.io.targets import load_targets
+from apply_opt.model.unit import SAFETY
+
+HELP = "start a new optimization in a source tree: manifest, page, codemod and a failing test"
+EPILOG = """examples:
+  apply-opt new tokenizer_warm_up --target step_audio_editx --class exact
+  python -m pytest tests/codemods/test_tokenizer_warm_up.py     fails until the codemod is written"""
+
+MANIFEST = '''title = "TODO: what it does, in one line"
+title_zh = "TODO：一句话说明"
+target = "{target}"
+safety = "{safety}"
+sites = ["todo_name_of_the_place"]
+manual = """
+TODO: the edit, for somebody who has to make it by hand."""
+'''
+PAGE = """# {name}
+
+TODO: what it changes and why that is faster.
+
+## Why it is safe
+
+TODO: class `{safety}`, and what makes it hold.
+
+## When not to use it
+
+TODO
+
+## What was measured
+
+Nothing yet, so nothing is claimed.
+"""
+CODEMOD = '''"""TODO: what this changes, with a link to the primary source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from apply_opt.errors import NoSite
+from apply_opt.model.codemod import Site
+from apply_opt.model.parameters import Value
+from apply_opt.model.source import Edit, Source
+
+
+def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
+    """The site ``todo_name_of_the_place``: TODO what it is, and how it is told from what only looks like it."""
+    raise NoSite(f"{{source.name}}: {name} is not written yet")
+
+
+def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
+    """TODO: what is put there."""
+    return []
+'''
+TEST = '''"""{name}: what it must leave alone comes first."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from apply_opt.errors import Refused
+from apply_opt.io import catalog
+from apply_opt.model.codemod import TODO, rewrite_file
+from apply_opt.model.parameters import resolve
+
+UNITS = catalog.load(packs=False)
+OPTIMIZATION = UNITS.optimizations["{name}"]
+TARGET = UNITS.targets[OPTIMIZATION.target]
+
+
+def rewrite(data: bytes):
+    values = resolve(OPTIMIZATION.parameters, {{}}, OPTIMIZATION.name)
+    return rewrite_file(catalog.codemod(OPTIMIZATION), data, "file.py", OPTIMIZATION.sites, values)
+
+
+def reference() -> bytes:
+    with open(os.path.join(TARGET.folder, "reference", TARGET.files[0]), "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("text", [b"", b"x = 1\\n"])  # add: look-alikes, already done, a version without the site
+def test_leaves_alone(text: bytes) -> None:
+    with pytest.raises(Refused):
+        rewrite(text)
+
+
+def test_lands_on_the_reference() -> None:
+    result = rewrite(reference())
+    assert [site.state for site in result.sites] == [TODO] * len(OPTIMIZATION.sites)
+    assert result.data is not None
+    assert b"the line that it writes" in result.data
+
+
+def test_a_second_time_changes_nothing() -> None:
+    once = rewrite(reference()).data
+    assert once is not None
+    assert rewrite(once).data is None
+'''
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("name", metavar="NAME", help="its name everywhere: folder, codemod, test, command line")
+    parser.add_argument("--target", metavar="TARGET", required=True, help="the target it is for (target_repos/TARGET)")
+    parser.add_argument(
+        "--class", dest="safety", choices=SAFETY, default="exact", help="its safety class (default: exact)"
+    )
+    parser.add_argument(
+        "--root", metavar="DIR", default=".", help="the source tree of apply-opt or of a pack (default: here)"
+    )
+    add_json_argument(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Write four files, or none."""
+    name, root = arguments.name, os.path.abspath(arguments.root)
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise UsageError(
+            f"{name!r} is not a name: lower-case words with _ between them", "for example: tokenizer_warm_up"
+        )
+    if not all(os.path.isdir(os.path.join(root, part)) for part in ("patches", "codemods", "target_repos")):
+        raise UsageError(
+            f"{root} is not a source tree: it has no patches/, codemods/ and target_repos/",
+            "git clone apply-opt and go there, or name the tree: --root DIR",
+        )
+    targets = load_targets(root)
+    if arguments.target not in targets:
+        raise UsageError(f"there is no target called {arguments.target} in {root}", f"targets: {', '.join(targets)}")
+    words = {"name": name, "target": arguments.target, "safety": arguments.safety}
+    texts = {
+        f"patches/{name}/optimization.toml": MANIFEST,
+        f"patches/{name}/README.md": PAGE,
+        f"codemods/{name}.py": CODEMOD,
+        f"tests/codemods/test_{name}.py": TEST,
+    }
+    there = [path for path in texts if os.path.lexists(os.path.join(root, path))]
+    if there:
+        raise ApplyOptError(f"{', '.join(there)} is already there", "choose another name")
+    for path, text in texts.items():
+        full = os.path.join(root, path)
+        files.make_folder(os.path.dirname(full))
+        files.write_through(full, text.format(**words).encode())
+    lines = [("green", f"wrote {path}") for path in texts]
+    lines.append(("dim", f"next: python -m pytest tests/codemods/test_{name}.py   (CONTRIBUTING.md says how to go on)"))
+    return Result(lines, {"name": name, "files": list(texts)})

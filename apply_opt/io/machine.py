@@ -1,0 +1,108 @@
+"""What this machine offers. Every look is guarded: a broken library is an answer, not an error."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, Optional
+
+from apply_opt.errors import ApplyOptError
+from apply_opt.io import files
+
+_CPU_QUOTA = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
+def cores() -> dict[str, Any]:
+    """Cores of the machine, of this process's affinity mask and of its container's quota, and the number that counts."""
+    present = os.cpu_count() or 1
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else present
+    quota = _quota()
+    usable = min(affinity, max(1, int(quota))) if quota else affinity
+    return {"present": present, "affinity": affinity, "quota": quota, "usable": usable}
+
+
+def _quota() -> Optional[float]:
+    """The CPU time per wall time that the container may use (cgroup v2, then v1); ``None`` where it is not limited."""
+    for names in _CPU_QUOTA:
+        try:
+            quota, period = (int(word) for name in names for word in (files.read(name) or b"").split())
+        except (ApplyOptError, ValueError):  # not there, or "max"
+            continue
+        if quota > 0:
+            return quota / period
+    return None
+
+
+def torch() -> dict[str, Any]:
+    """Version, CUDA and its cards, and the TF32 settings as they are after import."""
+    import torch as module
+
+    cards = (
+        [module.cuda.get_device_name(i) for i in range(module.cuda.device_count())]
+        if module.cuda.is_available()
+        else []
+    )
+    return {
+        "version": module.__version__,
+        "cuda": module.version.cuda,
+        "cards": cards,
+        "threads": module.get_num_threads(),
+        "tf32": {
+            "matmul": _probe(lambda: module.backends.cuda.matmul.allow_tf32),
+            "cudnn": _probe(lambda: module.backends.cudnn.allow_tf32),
+            "float32_matmul_precision": _probe(module.get_float32_matmul_precision),
+        },
+    }
+
+
+def onnxruntime() -> dict[str, Any]:
+    """Version and the execution providers that this build has (a provider can still fail to load)."""
+    import onnxruntime as module
+
+    return {"version": module.__version__, "providers": module.get_available_providers()}
+
+
+def libraries() -> dict[str, Any]:
+    """The heavy libraries, as they answer when they are imported; ``None`` for one that is not installed."""
+    return {"torch": _library(torch), "onnxruntime": _library(onnxruntime)}
+
+
+def programs() -> dict[str, Optional[str]]:
+    """The versions of the programs that people apply patches with."""
+    return {name: _version(name) for name in ("git", "patch")}
+
+
+def python() -> dict[str, str]:
+    """The interpreter and the system."""
+    return {"version": platform.python_version(), "executable": sys.executable, "system": platform.platform()}
+
+
+def _library(look: Callable[[], dict[str, Any]]) -> Optional[dict[str, Any]]:
+    try:
+        return look()
+    except ModuleNotFoundError as error:
+        return None if error.name == look.__name__ else {"error": str(error)}
+    except Exception as error:  # a library that breaks on import is what this command is there to show
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _probe(get: Callable[[], Any]) -> Any:
+    """A setting; torch raises on reading an old-style one after a new-style one was written."""
+    try:
+        return get()
+    except RuntimeError:
+        return "mixed: set through the newer fp32_precision"
+
+
+def _version(program: str) -> Optional[str]:
+    if shutil.which(program) is None:
+        return None
+    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=20)
+    return result.stdout.splitlines()[0] if result.stdout else None

@@ -1,0 +1,47 @@
+"""The targets that there are, and the reading of manifests. Apart from the catalog of units, which a quick look does not need."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, cast
+
+from apply_opt.errors import ApplyOptError
+from apply_opt.model.target import Target, parse_target
+
+
+def data_root() -> str:
+    """Our own units: beside the package in a source tree, inside it in an installed wheel."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = os.path.join(package, "units")
+    return installed if os.path.isdir(installed) else os.path.dirname(package)
+
+
+def load_targets(root: str) -> dict[str, Target]:
+    """The targets of one root."""
+    return {
+        name: parse_target(name, folder, read_toml(os.path.join(folder, "target.toml")))
+        for name, folder in folders(os.path.join(root, "target_repos"), "target.toml")
+    }
+
+
+def folders(parent: str, manifest: str) -> Iterator[tuple[str, str]]:
+    """Name and path of each folder in ``parent`` that has a ``manifest``."""
+    for name in sorted(os.listdir(parent)) if os.path.isdir(parent) else ():
+        folder = os.path.join(parent, name)
+        if os.path.isfile(os.path.join(folder, manifest)):
+            yield name, folder
+
+
+def read_toml(path: str) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as file:
+            return cast("dict[str, Any]", tomllib.load(file))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ApplyOptError(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,50 @@
+"""What the engine knows of targets. All of it comes from ``target.toml``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Revision(NamedTuple):
+    """A known state of a file upstream: facts only (hashes), no source.
+
+    ``after`` maps an optimization or bundle, at its default parameters, to the sha256 of the file after it.
+    """
+
+    repository: str
+    commits: Sequence[str]
+    path: str
+    sha256: str
+    after: Mapping[str, str]
+
+
+class Target(NamedTuple):
+    """A family of repositories. ``files`` are looked at first; a file is the target's if it has all ``markers``."""
+
+    name: str
+    title: str
+    upstream: Sequence[str]
+    licence: str
+    files: Sequence[str]
+    markers: Sequence[bytes]
+    revisions: Sequence[Revision]
+    folder: str
+
+
+def parse_target(name: str, folder: str, table: Mapping[str, Any]) -> Target:
+    """A :class:`Target` from its ``target.toml``."""
+    recognise = table["recognise"]
+    return Target(
+        name=name,
+        title=table["title"],
+        upstream=tuple(table["upstream"]),
+        licence=table["licence"],
+        files=tuple(recognise["files"]),
+        markers=tuple(marker.encode() for marker in recognise["markers"]),
+        revisions=tuple(
+            Revision(r["repository"], tuple(r["commits"]), r["path"], r.get("sha256", ""), dict(r.get("after", {})))
+            for r in table.get("revision", ())
+        ),
+        folder=folder,
+    )
