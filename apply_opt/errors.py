@@ -54,6 +54,18 @@ class Conflict(Refused):
     kind = "conflict"
 
 
+class InvalidResult(Refused):
+    """A codemod's result breaks a rule, so it is not written. With a known fork in hand that is a bug of the codemod."""
+
+    kind = "invalid_result"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"the change did not pass its own check ({why}); nothing was written",
+            "please report it with the file; until then make the edit by hand: apply-opt show NAME",
+        )
+
+
 class LedgerError(ApplyOptError):
     """The ledger in ``.apply-opt/`` cannot be trusted."""
 

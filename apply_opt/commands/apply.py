@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan_for(arguments: argparse.Namespace) -> Plan:
     """The plan that the arguments ask for."""
-    units = catalog.load()
+    units = catalog.load_for(arguments.names)
     wanted = [units.unit(name) for name in arguments.names]
     place = find_checkout(units, wanted, arguments.repo, arguments.file)
     request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight)
@@ -85,11 +85,18 @@ def run(arguments: argparse.Namespace) -> Result:
         if arguments.commit:
             _check_clean(plan)
         with transaction.locked(plan.checkout.root):
-            plan = plan_for(arguments)
-            refuse_single(plan, arguments.strict)
+            if _is_stale(plan):
+                plan = plan_for(arguments)
+                refuse_single(plan, arguments.strict)
             _write(plan, git.head(plan.checkout.root))
             commit = _commit(plan) if arguments.commit else None
     return _result(plan, commit)
+
+
+def _is_stale(plan: Plan) -> bool:
+    """Whether somebody was quicker, between the plan and the lock."""
+    root = plan.checkout.root
+    return ledger.load(root) != plan.ledger or files.read(plan.checkout.path()) != plan.before
 
 
 def _check_clean(plan: Plan) -> None:

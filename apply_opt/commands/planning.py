@@ -81,16 +81,26 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
     revision = plan.known(place.target.revisions, pristine)
     if chain and checkout.sha256(before) != chain[-1].after:
         revision = None
-    outcomes, data = [], before
-    for optimization in optimizations:
-        outcome = _plan_one(units, place, record, applied, optimization, parameters[optimization.name], data, request)
-        if outcome.kind == PLANNED:
-            data = outcome.after
-            applied.append((outcome.name, dict(outcome.parameters)))
-            if all(plan.is_default(units.optimizations[n], p) for n, p in applied if n in units.optimizations):
-                plan.check_known(revision, [n for n, _ in applied], data)
-        outcomes.append(outcome)
-    return Plan(place, record, outcomes, before, data)
+    view = _View(units, place, record, [name for name, _ in applied], request, parameters)
+    try:
+        planner, outcomes = _plan_all(view, before, optimizations, careful=False)
+    except Refused:  # one of them is at fault: which one, and what the others make, shows one by one
+        planner, outcomes = _plan_all(view, before, optimizations, careful=True)
+    stack = [*applied, *((o.name, dict(o.parameters)) for o in outcomes if o.kind == PLANNED)]
+    if outcomes and all(plan.is_default(units.optimizations[n], p) for n, p in stack if n in units.optimizations):
+        plan.check_known(revision, [n for n, _ in stack], planner.data)
+    return Plan(place, record, outcomes, before, planner.data)
+
+
+class _View(NamedTuple):
+    """What the decision about one optimization rests on, besides the file itself."""
+
+    units: Catalog
+    place: Checkout
+    record: ledger.Ledger
+    applied: Sequence[str]
+    request: Request
+    parameters: Mapping[str, Mapping[str, Value]]
 
 
 def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str]) -> dict[str, dict[str, Value]]:
@@ -108,37 +118,33 @@ def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str])
     return result
 
 
-def _plan_one(
-    units: Catalog,
-    place: Checkout,
-    record: ledger.Ledger,
-    applied: Sequence[tuple[str, Mapping[str, Value]]],
-    optimization: Optimization,
-    parameters: Mapping[str, Value],
-    data: bytes,
-    request: Request,
-) -> Outcome:
-    entry = record.entry(optimization.name)
-    if entry is not None:
-        known = _recorded(place, entry, optimization, parameters, data)
-        if known is not None:
-            return known
-    names = {name for name, _ in applied}
-    for other in optimization.conflicts:
-        if other in names:
-            return _refusal(
-                optimization,
-                parameters,
-                f"{optimization.name} does not go together with {other}",
-                f"apply-opt revert {other}",
-            )
-    for other in optimization.requires:
-        if other not in names:
-            return _refusal(optimization, parameters, f"{optimization.name} needs {other}", f"apply-opt {other}")
-    outcome = plan.plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
-    if outcome.kind != PLANNED:
-        return outcome
-    return _held_back(optimization, parameters, request) or outcome
+def _plan_all(
+    view: _View, data: bytes, optimizations: Sequence[Optimization], careful: bool
+) -> tuple[plan.Planner, list[Outcome]]:
+    planner = plan.Planner(data, view.place.file, careful)
+    outcomes: list[Outcome] = []
+    for optimization in optimizations:
+        names = {*view.applied, *(o.name for o in outcomes if o.kind == PLANNED)}
+        outcomes.append(_plan_one(view, planner, names, optimization))
+    planner.finish()
+    return planner, outcomes
+
+
+def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization: Optimization) -> Outcome:
+    """One optimization on top of ``names``: what the ledger says of it, what stands in its way, what its codemod says."""
+    parameters = view.parameters[optimization.name]
+    entry = view.record.entry(optimization.name)
+    known = _recorded(view.place, entry, optimization, parameters, planner.data) if entry else None
+    if known is not None:
+        return known
+    for other in sorted(names.intersection(optimization.conflicts)):
+        message = f"{optimization.name} does not go together with {other}"
+        return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
+    for other in sorted(set(optimization.requires) - names):
+        return _refusal(optimization, parameters, f"{optimization.name} needs {other}", f"apply-opt {other}")
+    held_back = _held_back(optimization, parameters, view.request)
+    outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=held_back is None)
+    return held_back if held_back is not None and outcome.kind == PLANNED else outcome
 
 
 def _recorded(

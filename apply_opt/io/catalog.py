@@ -66,6 +66,12 @@ def load(packs: bool = True) -> Catalog:
     return catalog
 
 
+def load_for(names: Sequence[str]) -> Catalog:
+    """Our own units where ``names`` are all ours; all units where not. To look for packs costs more than most commands."""
+    ours = load(packs=False)
+    return ours if all(name in ours.optimizations or name in ours.bundles for name in names) else load()
+
+
 def _load_root(root: str, catalog: Catalog) -> None:
     catalog.targets.update(load_targets(root))
     patches = os.path.join(root, "patches")

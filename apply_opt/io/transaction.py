@@ -1,7 +1,8 @@
 """All files or none: a lock, a journal, and a rename for each file.
 
 The ledger is the commit point. A run that is killed before the new ledger is in place is undone by the next command;
-one that is killed after it is completed (only its scratch files are left, and they are removed).
+one that is killed after it is completed. The journal says which: it is written before the first change that can be seen
+and goes as the last thing, so where there is none, ledger, backups and files agree.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from apply_opt.errors import ApplyOptError, Conflict, LedgerError
-from apply_opt.io import files, git, ledger
+from apply_opt.errors import ApplyOptError, Conflict, LedgerError, Refused
+from apply_opt.io import files, ledger
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.model.merge import MergeConflict, three_way
 
 LOCK_SECONDS = 10.0
+SCRATCH = ".apply-opt-new"
 
 
 class Change(NamedTuple):
@@ -28,8 +31,8 @@ class Change(NamedTuple):
 
 
 @contextlib.contextmanager
-def locked(root: str) -> Iterator[None]:
-    """Only one apply-opt at a time in a checkout; what a killed one left is put right first.
+def locked(root: str, recovering: bool = True) -> Iterator[bool]:
+    """Only one apply-opt at a time in a checkout; what a killed one left is put right first. Gives whether there was any.
 
     Leaves no trace in a checkout to which nothing is applied.
     """
@@ -37,23 +40,29 @@ def locked(root: str) -> Iterator[None]:
 
     lock = filelock.FileLock(ledger.folder(root, "lock"))
     try:
-        _acquire(root, lock)
-    except filelock.Timeout as error:
-        raise ApplyOptError(
-            f"another apply-opt is at work in {root} (waited {LOCK_SECONDS:.0f} s)", "try again when it is done"
-        ) from error
-    except OSError as error:
-        raise ApplyOptError(f"{root} cannot be written to: {error.strerror}", f"check with: ls -ld {root}") from error
-    try:
-        recover(root)
-        yield
+        try:
+            _acquire(root, lock)
+            recovered = recovering and recover(root)
+        except filelock.Timeout as error:
+            raise ApplyOptError(
+                f"another apply-opt is at work in {root} (waited {LOCK_SECONDS:.0f} s)", "try again when it is done"
+            ) from error
+        except OSError as error:
+            raise ApplyOptError(
+                f"{root} cannot be written to: {error.strerror}", f"check with: ls -ld {root}; df {root}"
+            ) from error
+        yield recovered
     finally:
-        _leave_no_trace(root)
+        if lock.is_locked:
+            _leave_no_trace(root)
+        else:
+            files.remove_folder(ledger.folder(root))
         lock.release()
 
 
 def _acquire(root: str, lock: object) -> None:
     for attempt in range(3):
+        _check_links(ledger.folder(root))
         files.check_writable(ledger.folder(root))
         files.make_folder(ledger.folder(root))
         try:
@@ -64,6 +73,14 @@ def _acquire(root: str, lock: object) -> None:
                 raise
 
 
+def _check_links(state: str) -> None:
+    """A link in the state folder is not ours: what is behind it would be written to, and cleared away in the end."""
+    found = [os.path.join(parent, name) for parent, *names in os.walk(state) for name in sum(names, [])]
+    link = next(filter(os.path.islink, [state, *found]), None)
+    if link is not None:
+        raise Refused(f"{link} is a link, and apply-opt makes none there", f"look where it leads, then: rm {link}")
+
+
 def commit(root: str, changes: Sequence[Change], new: ledger.Ledger, objects: Sequence[bytes] = ()) -> None:
     """Make ``changes`` and put ``new`` in the ledger's place: all of it, or nothing and an error."""
     for change in changes:
@@ -71,42 +88,53 @@ def commit(root: str, changes: Sequence[Change], new: ledger.Ledger, objects: Se
         if files.read(path) != change.before:
             raise Conflict(f"{change.path} was changed while apply-opt was at work", "run the command again")
         files.check_writable(path)
+    document = ledger.dump(new) if new.entries else b""
     try:
-        _write(root, changes, new, objects)
-    except BaseException as error:
+        _write(root, changes, new, document, objects)
         recover(root)
-        if isinstance(error, OSError):
+    except BaseException as error:
+        _roll_back(root, error)
+        if not isinstance(error, OSError):
+            raise
+        if _ledger(root) != sha256(document):
             raise ApplyOptError(
                 f"nothing was changed: {error.strerror} ({error.filename or root})",
                 "make room or give access, then try again",
             ) from error
-        raise
 
 
-def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, objects: Sequence[bytes]) -> None:
-    git.exclude(root)
+def _roll_back(root: str, cause: BaseException) -> None:
+    try:
+        recover(root)
+    except OSError as error:
+        raise ApplyOptError(
+            f"this run could be neither finished nor undone: {error.strerror} ({error.filename or root})",
+            "make room or give access, then: apply-opt status (it puts right what is half-done)",
+        ) from cause
+
+
+def _write(
+    root: str, changes: Sequence[Change], new: ledger.Ledger, document: bytes, objects: Sequence[bytes]
+) -> None:
+    _store(root, ledger.folder(root, ".gitignore"), b"*\n")
     for data in [*objects, *(c.before for c in changes), *(c.after for c in changes)]:
         _store(root, ledger.folder(root, "objects", sha256(data)), data)
-    first = {path: ledger.content(root, new.chain(path)[0].before) for path in new.paths()}
-    for path, data in first.items():
-        _store(root, ledger.folder(root, "backup", *path.split("/")), data)
-    document = ledger.dump(new)
-    steps = [(inside(root, c.path), c) for c in changes]
-    journal = {
-        "ledger": sha256(document),
-        "files": [{"path": c.path, "before": sha256(c.before), "after": sha256(c.after)} for c in changes],
-    }
-    files.replace(
-        ledger.folder(root, "journal.json"), json.dumps(journal).encode(), _scratch(ledger.folder(root, "journal.json"))
-    )
-    for path, change in steps:
-        files.write_through(_scratch(path), change.after, like=path)
-    files.write_through(_scratch(ledger.folder(root, "ledger.json")), document)
-    for path, _ in steps:
+    steps = [{"path": c.path, "before": sha256(c.before), "after": sha256(c.after)} for c in changes]
+    journal = json.dumps({"ledger": sha256(document), "files": steps}).encode()
+    _store(root, ledger.folder(root, "journal.json"), journal)
+    for path in new.paths():
+        original = ledger.content(root, new.chain(path)[0].before)
+        _store(root, ledger.folder(root, "backup", *path.split("/")), original)
+    pending = [(inside(root, c.path), c.after) for c in changes]
+    if document:
+        pending.append((ledger.folder(root, "ledger.json"), document))
+    for path, data in pending:
+        files.remove(_scratch(path))
+        files.write_through(_scratch(path), data, like=path)
+    for path, _ in pending:
         files.rename(_scratch(path), path)
-    files.rename(_scratch(ledger.folder(root, "ledger.json")), ledger.folder(root, "ledger.json"))
-    files.remove(ledger.folder(root, "journal.json"))
-    _collect(root, new)
+    if not document:
+        files.remove(ledger.folder(root, "ledger.json"))
 
 
 def _store(root: str, path: str, data: bytes) -> None:
@@ -116,37 +144,60 @@ def _store(root: str, path: str, data: bytes) -> None:
 
 
 def _scratch(path: str) -> str:
-    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.apply-opt-new")
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{SCRATCH}")
 
 
-def recover(root: str) -> None:
-    """Undo what a killed run did to the files, or finish it where its ledger is already in place."""
+def _ledger(root: str) -> str:
+    """The hash of the ledger's file as it is; of nothing, where there is none."""
+    return sha256(files.read(ledger.folder(root, "ledger.json")) or b"")
+
+
+def interrupted(root: str) -> bool:
+    """Whether an apply or revert was killed here, or is at work. (A ledger that was lost is another matter.)"""
+    state = ledger.folder(root)
+    names = set(os.listdir(state)) - {"rescued", ".gitignore"} if os.path.isdir(state) else set()
+    return _unfinished(root) or bool(names) and "ledger.json" not in names and not ledger.backups(root)
+
+
+def _unfinished(root: str) -> bool:
+    return os.path.exists(ledger.folder(root, "journal.json")) or any(map(os.path.lexists, _scratches(root)))
+
+
+def _scratches(root: str) -> Iterator[str]:
+    """The scratch files that there are in the state folder, and those that there may be beside the files."""
+    for parent, _, names in os.walk(ledger.folder(root)):
+        yield from (os.path.join(parent, name) for name in names if name.endswith(SCRATCH))
+    yield from (_scratch(inside(root, name)) for name in ledger.backups(root))
+
+
+def recover(root: str) -> bool:
+    """Undo what a killed run did to the files, or finish it where its ledger is in place. Gives whether there was one."""
+    if not _unfinished(root):
+        return False
     data = files.read(ledger.folder(root, "journal.json"))
-    if data is None:
-        return
-    try:
-        journal = json.loads(data)
-        steps = [(inside(root, f["path"]), f["path"], f["before"], f["after"]) for f in journal["files"]]
-        committed = sha256(files.read(ledger.folder(root, "ledger.json")) or b"") == journal["ledger"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LedgerError(
-            f"{STATE_FOLDER}/journal.json is damaged ({error})",
-            "apply-opt revert --from-backup puts the original files back",
-        ) from error
-    for path, name, before, after in steps:
-        if not committed:
-            _undo(root, path, name, before, after)
-        files.remove(_scratch(path))
-    files.remove(_scratch(ledger.folder(root, "ledger.json")))
+    if data is not None:
+        try:
+            journal = json.loads(data)
+            steps = [(inside(root, f["path"]), f["path"], f["before"], f["after"]) for f in journal["files"]]
+            committed = _ledger(root) == journal["ledger"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise LedgerError(
+                f"{STATE_FOLDER}/journal.json is damaged ({error})",
+                "apply-opt revert --from-backup puts the original files back",
+            ) from error
+        for path, name, before, after in steps:
+            if not committed:
+                _undo(root, path, name, before, after)
+            files.remove(_scratch(path))
+    _clear(root)
     files.remove(ledger.folder(root, "journal.json"))
+    return True
 
 
 def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
-    from apply_opt.model.merge import MergeConflict, three_way
-
     now = files.read(path)
-    if now is None or sha256(now) == before:
-        return
+    if now is None or sha256(now) == before or not os.path.exists(ledger.folder(root, "objects", after)):
+        return  # nothing was done yet, or it has been undone already
     old, new = ledger.content(root, before), ledger.content(root, after)
     try:
         files.replace(path, three_way(new, now, old), _scratch(path))
@@ -157,75 +208,50 @@ def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
         ) from error
 
 
-def _collect(root: str, new: ledger.Ledger) -> None:
-    """Remove the objects and backups that no entry needs any more. To fail here loses nothing."""
-    keep = new.objects()
-    backups = {ledger.folder(root, "backup", *path.split("/")) for path in new.paths()}
-    with contextlib.suppress(OSError):
-        for name in os.listdir(ledger.folder(root, "objects")):
-            if name not in keep:
-                files.remove(ledger.folder(root, "objects", name))
-        for parent, _, names in os.walk(ledger.folder(root, "backup"), topdown=False):
-            for name in names:
-                if os.path.join(parent, name) not in backups:
-                    files.remove(os.path.join(parent, name))
+def _clear(root: str) -> None:
+    """Remove scratch files, and the objects and backups that no entry needs any more. To fail here loses nothing."""
+    with contextlib.suppress(OSError, LedgerError):
+        for path in list(_scratches(root)):
+            files.remove(path)
+        record = ledger.load(root)
+        keep, paths = record.objects(), set(record.paths())
+        stray = [ledger.folder(root, "backup", *name.split("/")) for name in ledger.backups(root) if name not in paths]
+        if os.path.isdir(ledger.folder(root, "objects")):
+            names = os.listdir(ledger.folder(root, "objects"))
+            stray += [ledger.folder(root, "objects", name) for name in names if name not in keep]
+        for path in stray:
+            files.remove(path)
+        for parent, *_ in os.walk(ledger.folder(root, "backup"), topdown=False):
             files.remove_folder(parent)
 
 
 def _leave_no_trace(root: str) -> None:
-    """Remove the state folder, and its line in git's exclude file, where no entry is left (and nothing is unfinished)."""
-    state = ledger.folder(root)
-    if ledger.interrupted(root) or _has_entries(root) or os.path.isdir(os.path.join(state, "rescued")):
+    """Remove the state folder where no entry is left and nothing is unfinished; only what was rescued stays."""
+    if _unfinished(root) or _has_entries(root):
         return
+    state = ledger.folder(root)
+    keep = {"rescued", ".gitignore"} if os.path.isdir(ledger.folder(root, "rescued")) else set()
     with contextlib.suppress(OSError):
-        for parent, _, names in os.walk(state, topdown=False):
-            for name in names:
-                if not (parent == state and name == "lock"):
-                    files.remove(os.path.join(parent, name))
-            if parent != state:
-                files.remove_folder(parent)
-        git.include(root)
-        files.remove(ledger.folder(root, "lock"))
+        for name in sorted(set(os.listdir(state)) - keep - {"lock"}):
+            files.remove_tree(os.path.join(state, name))
+        files.remove(os.path.join(state, "lock"))
         files.remove_folder(state)
 
 
 def _has_entries(root: str) -> bool:
     try:
         return bool(ledger.load(root).entries)
-    except LedgerError:
+    except ApplyOptError:
         return True
-
-
-@contextlib.contextmanager
-def restoring(root: str) -> Iterator[None]:
-    """The lock, for a restore that trusts neither the journal nor the ledger; both are put aside at the end."""
-    import filelock
-
-    lock = filelock.FileLock(ledger.folder(root, "lock"))
-    try:
-        _acquire(root, lock)
-    except filelock.Timeout as error:
-        raise ApplyOptError(f"another apply-opt is at work in {root}", "try again when it is done") from error
-    try:
-        yield
-        for name in ("journal.json", "ledger.json"):
-            data = files.read(ledger.folder(root, name))
-            if data is not None:
-                put_aside(root, name, data)
-                files.remove(ledger.folder(root, name))
-        _collect(root, ledger.Ledger(root, ()))
-        if not os.path.isdir(ledger.folder(root, "rescued")):
-            _leave_no_trace(root)
-    finally:
-        lock.release()
 
 
 def put_aside(root: str, name: str, data: bytes) -> None:
     """Keep ``data`` in ``.apply-opt/rescued/``, under its own name and its hash."""
-    path = ledger.folder(root, "rescued", *f"{name}.{sha256(data)[:12]}".split("/"))
-    _store(root, path, data)
+    _store(root, ledger.folder(root, ".gitignore"), b"*\n")
+    _store(root, ledger.folder(root, "rescued", *f"{name}.{sha256(data)[:12]}".split("/")), data)
 
 
 def restore(path: str, data: bytes) -> None:
     """Put a file back, in one step."""
+    files.make_folder(os.path.dirname(path))
     files.replace(path, data, _scratch(path))

@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.errors import Refused
-from apply_opt.model.codemod import OURS, Codemod, InvalidResult, Site, rewrite_file
+from apply_opt.errors import InvalidResult, Refused
+from apply_opt.model.codemod import OURS, TODO, Codemod, Site, check_settled, survey
 from apply_opt.model.parameters import Value
+from apply_opt.model.source import Edit, Source
 from apply_opt.model.target import Revision
 from apply_opt.model.unit import Optimization
+from apply_opt.model.validate import check_edits
 
 PLANNED = "planned"
 ALREADY = "already"
@@ -39,6 +41,94 @@ class Outcome(NamedTuple):
         return self.optimization.name
 
 
+class Planner:
+    """Plans optimizations one after the other on one file.
+
+    All look at the same source as long as their edits keep clear of each other, so that a bundle costs little more than
+    one optimization; where they do not, the next one looks at what the ones before it made. :meth:`finish` validates the
+    sum. A ``careful`` planner validates after each, to find the one at fault.
+    """
+
+    def __init__(self, data: bytes, file: str, careful: bool = False) -> None:
+        self.data = data
+        self.file = file
+        self.careful = careful
+        self.error: Optional[Refused] = None
+        self._edits: list[Edit] = []
+        self._landed: list[tuple[Codemod, Optimization, Mapping[str, Value]]] = []
+        try:
+            self._source: Optional[Source] = Source(data, file)
+        except Refused as error:
+            self._source, self.error = None, error
+
+    def plan(
+        self, optimization: Optimization, codemod: Codemod, parameters: Mapping[str, Value], take: bool = True
+    ) -> Outcome:
+        """What ``optimization`` makes of the file as planned so far; with ``take=False`` it is only looked for.
+
+        A refusal is an outcome too, not an exception.
+        """
+        try:
+            return self._plan(optimization, codemod, parameters, take)
+        except Refused as error:
+            manual = f"by hand:{optimization.manual.rstrip()}"
+            step = "\n".join(filter(None, [error.next_step, manual]))
+            return Outcome(optimization, REFUSED, parameters, message=error.message, next_step=step, error=error)
+
+    def _plan(
+        self, optimization: Optimization, codemod: Codemod, parameters: Mapping[str, Value], take: bool
+    ) -> Outcome:
+        if self._source is None:
+            raise self.error or Refused(f"{self.file} cannot be planned")
+        sites = survey(codemod, self._source, optimization.sites, parameters)
+        site = sites[0]
+        if site.state == OURS:
+            return Outcome(optimization, ALREADY, parameters, sites, message=f"already there ({self.file}:{site.line})")
+        if site.state != TODO:
+            message = f"not needed: {self.file}:{site.line} already has {site.note}"
+            return Outcome(optimization, NOT_NEEDED, parameters, sites, message=message)
+        outcome = Outcome(
+            optimization, PLANNED, parameters, sites, self.data, warnings=warnings_of(optimization, parameters)
+        )
+        return self._take(outcome, codemod) if take else outcome
+
+    def _take(self, outcome: Outcome, codemod: Codemod) -> Outcome:
+        assert self._source is not None
+        optimization, parameters = outcome.optimization, outcome.parameters
+        edits = codemod.edit(self._source, parameters, outcome.sites)
+        if _overlap(edits, self._edits):
+            self.finish()
+            sites = survey(codemod, self._source, optimization.sites, parameters)
+            edits = codemod.edit(self._source, parameters, sites)
+        if self.careful:
+            self._source = check_edits(self._source, edits)
+            check_settled(codemod, self._source, optimization.sites, parameters)
+            self.data = self._source.data
+        else:
+            self._edits += edits
+            self._landed.append((codemod, optimization, parameters))
+            self.data = self._source.splice(self._edits)
+        return outcome._replace(after=self.data)
+
+    def finish(self) -> None:
+        """Validate what was planned. Raises :class:`InvalidResult`."""
+        if self._source is None or not self._edits:
+            return
+        after = check_edits(self._source, self._edits)
+        for codemod, optimization, parameters in self._landed:
+            check_settled(codemod, after, optimization.sites, parameters)
+        if after.data != self.data:
+            raise InvalidResult("the edits together are not the edits one by one")
+        self._source, self._edits, self._landed = after, [], []
+
+
+def _overlap(some: Sequence[Edit], others: Sequence[Edit]) -> bool:
+    """Whether any of ``some`` touches lines that one of ``others`` replaces, or replaces lines next to which another inserts."""
+    return any(
+        a.first <= b.last and b.first <= a.last for a in some for b in others if a.first <= a.last or b.first <= b.last
+    )
+
+
 def plan_one(
     optimization: Optimization,
     codemod: Codemod,
@@ -46,26 +136,8 @@ def plan_one(
     file: str,
     parameters: Mapping[str, Value],
 ) -> Outcome:
-    """What ``optimization`` would make of ``data``. Its refusal is an outcome too, not an exception."""
-    try:
-        rewrite = rewrite_file(codemod, data, file, optimization.sites, parameters)
-    except Refused as error:
-        manual = f"by hand:{optimization.manual.rstrip()}"
-        step = "\n".join(filter(None, [error.next_step, manual]))
-        return Outcome(optimization, REFUSED, parameters, message=error.message, next_step=step, error=error)
-    warnings = warnings_of(optimization, parameters)
-    if rewrite.data is not None:
-        return Outcome(optimization, PLANNED, parameters, rewrite.sites, data, rewrite.data, warnings=warnings)
-    site = rewrite.sites[0]
-    if site.state == OURS:
-        return Outcome(optimization, ALREADY, parameters, rewrite.sites, message=f"already there ({file}:{site.line})")
-    return Outcome(
-        optimization,
-        NOT_NEEDED,
-        parameters,
-        rewrite.sites,
-        message=f"not needed: {file}:{site.line} already has {site.note}",
-    )
+    """What ``optimization`` alone would make of ``data``."""
+    return Planner(data, file, careful=True).plan(optimization, codemod, parameters)
 
 
 def warnings_of(optimization: Optimization, parameters: Mapping[str, Value]) -> list[str]:

@@ -65,11 +65,19 @@ class Source:
         return text[: len(text) - len(text.lstrip(" \t\f"))]
 
     def splice(self, edits: Iterable[Edit]) -> bytes:
-        """The file's bytes with ``edits`` made; every byte outside them is as it was."""
+        """The file's bytes with ``edits`` made; every byte outside them is as it was.
+
+        What is inserted at one place stands there in the order of ``edits``.
+        """
         lines = list(self.lines)
-        for edit in sorted(edits, key=lambda e: (e.first, e.last), reverse=True):
+        for edit in reversed(in_order(edits)):
             lines[edit.first - 1 : edit.last] = [edit.text]
         return self.bom + _encode("".join(lines), self.encoding, self.name)
+
+
+def in_order(edits: Iterable[Edit]) -> list[Edit]:
+    """``edits`` from the top of the file to its end; those at one place stay in the order in which they come."""
+    return sorted(edits, key=lambda edit: (edit.first, edit.last))
 
 
 def split_lines(text: str) -> list[str]:
