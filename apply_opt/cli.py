@@ -137,14 +137,19 @@ def _say(result: Result, as_json: bool) -> int:
 
         print(json.dumps(result.document, ensure_ascii=False, indent=2))
     elif result.raw:
+        _print(result, sys.stderr)
         sys.stdout.flush()
         sys.stdout.buffer.write(result.raw)
         sys.stdout.buffer.flush()
     else:
-        for style, text in result.lines:
-            print(paint(text, style, sys.stdout))
+        _print(result, sys.stdout)
     sys.stdout.flush()
     return result.code
+
+
+def _print(result: Result, stream: TextIO) -> None:
+    for style, text in result.lines:
+        print(paint(text, style, stream), file=stream)
 
 
 def _say_error(message: str, next_step: str, kind: str, code: int, as_json: bool) -> None:

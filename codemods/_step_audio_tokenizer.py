@@ -9,13 +9,14 @@ from __future__ import annotations
 import ast
 
 from apply_opt.errors import Ambiguous, NoSite
-from apply_opt.model.source import Edit, Function, Source, calls, classes, first_line, functions, own_nodes, top_level
+from apply_opt.model.source import Edit, Source, first_line
 
 
 def tokenizer_class(source: Source) -> ast.ClassDef:
     """The class that encodes audio with FunASR, and not the wrapper around the FunASR model that some forks hold too."""
-    encoding = [c for c in classes(source.tree) if any(calls(c, "infer_encoder"))]
-    whole = [c for c in encoding if any(calls(c, "log_mel_spectrogram")) or "Tokenizer" in c.name]
+    encoding = list(dict.fromkeys(filter(None, (_class_of(source, c) for c in source.calls("infer_encoder")))))
+    log_mel = source.calls("log_mel_spectrogram")
+    whole = [c for c in encoding if "Tokenizer" in c.name or any(c in source.ancestors(call) for call in log_mel)]
     found = whole or encoding
     if not found:
         raise NoSite(f"{source.name}: no class calls infer_encoder()")
@@ -25,15 +26,8 @@ def tokenizer_class(source: Source) -> ast.ClassDef:
     return found[0]
 
 
-def function_of(source: Source, node: ast.AST) -> Function | None:
-    """The innermost function that ``node`` belongs to."""
-    return next((f for f in functions(source.tree) if any(own is node for own in own_nodes(f))), None)
-
-
-def statement_of(source: Source, node: ast.AST) -> ast.stmt:
-    """The innermost statement that holds ``node``."""
-    holding = [s for s in ast.walk(source.tree) if isinstance(s, ast.stmt) and any(n is node for n in ast.walk(s))]
-    return min(holding, key=lambda s: sum(1 for _ in ast.walk(s)))
+def _class_of(source: Source, node: ast.AST) -> ast.ClassDef | None:
+    return next((n for n in source.ancestors(node) if isinstance(n, ast.ClassDef)), None)
 
 
 def helper(source: Source, name: str) -> ast.FunctionDef | None:
@@ -41,13 +35,9 @@ def helper(source: Source, name: str) -> ast.FunctionDef | None:
     return next((s for s in source.tree.body if isinstance(s, ast.FunctionDef) and s.name == name), None)
 
 
-def names_taken(source: Source) -> set[str]:
-    """Every name that the module's code uses anywhere."""
-    taken = {n.id for n in ast.walk(source.tree) if isinstance(n, ast.Name)}
-    taken |= {
-        n.name for n in ast.walk(source.tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef))
-    }
-    return taken
+def is_taken(source: Source, name: str) -> bool:
+    """Whether the code uses ``name`` for a variable, function or class anywhere."""
+    return any(name in (getattr(n, "id", ""), getattr(n, "name", "")) for n in source.nodes(name))
 
 
 def insert_above(source: Source, node: ast.AST, text: str) -> Edit:
@@ -55,7 +45,7 @@ def insert_above(source: Source, node: ast.AST, text: str) -> Edit:
 
     Comments that stand directly on that statement stay with it.
     """
-    line = first_line(top_level(source.tree, node))
+    line = first_line(source.top_level(node))
     while line > 1 and source.lines[line - 2].startswith("#"):
         line -= 1
     newline, unit = source.newline(line), source.indent_unit()

@@ -19,7 +19,7 @@ from apply_opt.model.fragment import rewrite
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._step_audio_tokenizer import statement_of, tokenizer_class
+from ._step_audio_tokenizer import tokenizer_class
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -45,7 +45,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The other model's name, in the quotes that stand there."""
     node = _model_ids(source, parameters)[0]
-    return [rewrite(source, statement_of(source, node), _replace(str(node.value), str(parameters["model_id"])))]
+    return [rewrite(source, source.statement(node), _replace(str(node.value), str(parameters["model_id"])))]
 
 
 def _replace(old: str, new: str) -> cst.CSTTransformer:
@@ -65,8 +65,9 @@ def _replace(old: str, new: str) -> cst.CSTTransformer:
 
 def _model_ids(source: Source, parameters: Mapping[str, Value]) -> list[ast.Constant]:
     """Upstream's name or ours wherever the code (no docstring) has it; else the default of the tokenizer's parameter."""
-    loose = {id(s.value) for s in ast.walk(source.tree) if isinstance(s, ast.Expr)}
-    strings = [n for n in ast.walk(source.tree) if isinstance(n, ast.Constant) and id(n) not in loose]
+    words = (UPSTREAM.split("/")[-1], str(parameters["model_id"]).split("/")[-1])
+    strings = [n for n in source.nodes(*words) if isinstance(n, ast.Constant)]
+    strings = [n for n in strings if not isinstance(source.ancestors(n)[0], ast.Expr)]
     named = [n for n in strings if n.value in (UPSTREAM, parameters["model_id"])]
     return named or list(_defaults(tokenizer_class(source)))
 

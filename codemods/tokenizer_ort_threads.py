@@ -24,15 +24,13 @@ from apply_opt.model.source import (
     Edit,
     Source,
     callee,
-    calls,
     first_line,
-    functions,
     last_line,
     own_nodes,
     same,
 )
 
-from ._step_audio_tokenizer import function_of, helper, insert_above, names_taken, statement_of, tokenizer_class
+from ._step_audio_tokenizer import helper, insert_above, is_taken, tokenizer_class
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -128,7 +126,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
         own_policy = parameters["intra_op"] == "auto" and not isinstance(current.value, ast.Constant)
         if own_policy or not any(s.is_due() for s in settings):
             return [Site("session_options", line, THEIRS, ast.unparse(current))]
-    if not has_helper and HELPER in names_taken(source):
+    if not has_helper and is_taken(source, HELPER):
         raise Conflict(f"{source.name} already uses the name {HELPER} for something else")
     return [Site("session_options", line, TODO)]
 
@@ -239,7 +237,7 @@ def _statement(source: Source, session: Session, name: str) -> Optional[ast.Assi
             )
         if not (isinstance(node, ast.Attribute) and node.attr == name and same(node.value, session.options)):
             continue
-        statement = statement_of(source, node)
+        statement = source.statement(node)
         last = session.use.lineno if session.use else statement.lineno
         if isinstance(node.ctx, ast.Store) and session.made.lineno < statement.lineno <= last:
             if not isinstance(statement, ast.Assign) or statement.targets != [node]:
@@ -285,12 +283,12 @@ def _bound(session: Session, expression: ast.expr, statement: ast.stmt) -> bool:
 def _session(source: Source) -> Session:
     """The session of the speech tokenizer, and not of a speaker or vocoder model in the same file."""
     tokenizer = tokenizer_class(source)
-    sessions = list(calls(source.tree, "InferenceSession"))
+    sessions = source.calls("InferenceSession")
     ours = [call for call in sessions if _runs_speech_tokenizer(source, tokenizer, call, len(sessions) == 1)]
     if not ours:
         raise NoSite(f"{source.name}: no onnxruntime.InferenceSession for the speech tokenizer")
-    found = {}
-    for call in sorted(ours, key=lambda c: c.lineno):
+    found: dict[int, Session] = {}
+    for call in ours:
         session = _with_options(source, call)
         found.setdefault(session.made.lineno, session)
     if len(found) > 1:
@@ -305,14 +303,16 @@ def _with_options(source: Source, call: ast.Call) -> Session:
     passed = _argument(call, "sess_options", 1)
     if passed is None:
         raise NoSite(f"{source.name}:{call.lineno}: the session is built without SessionOptions")
-    scope = function_of(source, call) or source.tree
-    use = statement_of(source, call)
+    scope = source.function(call) or source.tree
+    use = source.statement(call)
     providers = _argument(call, "providers", 2)
     made = [s for s in _makings(scope) if same(_target(s), passed) and s.lineno < use.lineno]
     if made:
         return Session(made[-1], _target(made[-1]), scope, use, providers)
     makers = [call for call in ast.walk(_resolve(source, scope, passed)) if isinstance(call, ast.Call)]
-    for function in functions(source.tree):
+    for function in dict.fromkeys(source.function(c) for c in source.calls("SessionOptions")):
+        if function is None:
+            continue
         elsewhere = [s for s in _makings(function) if same(_target(s), passed)]
         if elsewhere and isinstance(passed, ast.Attribute):
             return Session(elsewhere[-1], _target(elsewhere[-1]), function, None, None)
@@ -353,7 +353,7 @@ def _argument(call: ast.Call, name: str, position: int) -> Optional[ast.expr]:
 
 def _runs_speech_tokenizer(source: Source, tokenizer: ast.ClassDef, call: ast.Call, only: bool) -> bool:
     path = _argument(call, "path_or_bytes", 0)
-    scope = function_of(source, call) or source.tree
+    scope = source.function(call) or source.tree
     models = [text for text in _strings(source, scope, path) if text.endswith(".onnx")] if path else []
     if models:
         return any(SPEECH_TOKENIZER.search(text) for text in models)
@@ -369,14 +369,14 @@ def _runs_speech_tokenizer(source: Source, tokenizer: ast.ClassDef, call: ast.Ca
 
 def _attributes(source: Source, call: ast.Call) -> Iterator[str]:
     """The attributes that the result of ``call`` ends up in, by way of at most one function."""
-    statement = statement_of(source, call)
-    function = function_of(source, call)
+    statement = source.statement(call)
+    function = source.function(call)
     for target in getattr(statement, "targets", [getattr(statement, "target", None)]):
         if isinstance(target, ast.Attribute):
             yield target.attr
     if function is not None and any(isinstance(n, ast.Return) and n.value for n in own_nodes(function)):
-        for outer in calls(source.tree, function.name):
-            for target in getattr(statement_of(source, outer), "targets", ()):
+        for outer in source.calls(function.name):
+            for target in getattr(source.statement(outer), "targets", ()):
                 if isinstance(target, ast.Attribute):
                     yield target.attr
 
@@ -392,9 +392,15 @@ def _strings(source: Source, scope: ast.AST, expression: ast.expr, depth: int = 
 
 def _resolve(source: Source, scope: ast.AST, expression: ast.expr) -> ast.AST:
     """What was last assigned to a variable (in ``scope``, else anywhere in the file); else ``expression`` itself."""
-    for region in (scope, source.tree):
-        nodes = own_nodes(region) if region is scope else ast.walk(region)
-        values = [n.value for n in nodes if isinstance(n, ast.Assign) and any(same(t, expression) for t in n.targets)]
-        if values:
-            return values[-1]
+    name = expression.attr if isinstance(expression, ast.Attribute) else getattr(expression, "id", "")
+    if name:
+        for nodes in (own_nodes(scope), source.nodes(name)):
+            assigned = [n for n in nodes if isinstance(n, ast.Assign)]
+            values = [n.value for n in assigned if any(_is_name(t, name) and same(t, expression) for t in n.targets)]
+            if values:
+                return values[-1]
     return expression
+
+
+def _is_name(node: ast.AST, name: str) -> bool:
+    return name in (getattr(node, "id", ""), getattr(node, "attr", ""))

@@ -19,9 +19,9 @@ from apply_opt.errors import Ambiguous, Conflict
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.fragment import rewrite
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Function, Source, calls, functions, own_nodes
+from apply_opt.model.source import Edit, Function, Source, own_nodes
 
-from ._step_audio_tokenizer import helper, insert_above, names_taken, tokenizer_class
+from ._step_audio_tokenizer import helper, insert_above, is_taken, tokenizer_class
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -125,7 +125,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
             )
         state = OURS if text in AT_IMPORT[str(parameters["precision"])] and _is_ours(source, line) else THEIRS
         return [Site("setting", line, state, text), Site("encoder", method.lineno, state, text)]
-    if DECORATOR in names_taken(source):
+    if is_taken(source, DECORATOR):
         raise Conflict(f"{source.name} already uses the name {DECORATOR} for something else")
     return [Site("setting", tokenizer_class(source).lineno, TODO), Site("encoder", method.lineno, TODO)]
 
@@ -164,7 +164,8 @@ def _decorate() -> cst.CSTTransformer:
 
 def _encoder_method(source: Source) -> Function:
     tokenizer = tokenizer_class(source)
-    found = [f for f in functions(tokenizer) if any(call in list(own_nodes(f)) for call in calls(f, "infer_encoder"))]
+    calling = [source.function(call) for call in source.calls("infer_encoder", within=tokenizer)]
+    found = [function for function in dict.fromkeys(calling) if function is not None]
     if len(found) > 1:
         lines = ", ".join(f"{f.name} (line {f.lineno})" for f in found)
         raise Ambiguous(f"{source.name}: infer_encoder() is called in {len(found)} methods: {lines}")
@@ -181,7 +182,7 @@ def _encoder_method(source: Source) -> Function:
 
 def _settings(source: Source) -> Iterator[tuple[int, bool, str]]:
     """Line, whether it allows TF32, and text of each statement that sets the precision of float32 matrix products."""
-    for node in ast.walk(source.tree):
+    for node in source.nodes("allow_tf32", "fp32_precision"):
         if isinstance(node, ast.Assign):
             for target in map(ast.unparse, node.targets):
                 value = node.value.value if isinstance(node.value, ast.Constant) else None
@@ -189,7 +190,7 @@ def _settings(source: Source) -> Iterator[tuple[int, bool, str]]:
                     yield node.lineno, value is not False, ast.unparse(node)
                 elif target.endswith("fp32_precision") and "cudnn" not in target and "mkldnn" not in target:
                     yield node.lineno, value != "ieee", ast.unparse(node)
-    for call in calls(source.tree, "set_float32_matmul_precision"):
+    for call in source.calls("set_float32_matmul_precision"):
         value = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
         yield call.lineno, value != "highest", ast.unparse(call)
 

@@ -100,12 +100,12 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
             text = file.read()
         table = read_toml(path)
         patches = [entry["optimizations"] for entry in table.get("patch", ())]
-        revisions = [_measured(units, target.name, revision, patches, clones) for revision in table["revision"]]
+        revisions = [_measured(units, target.name, revision, patches, clones) for revision in table.get("revision", ())]
         head = re.split(r"(?m)^\[\[revision\]\]", text)[0].rstrip() + "\n"
         writer.write(path, (head + "".join(_toml(revision) for revision in revisions)).encode())
-        first = table["revision"][0]
-        data = _show(clones, first)
         for entry in table.get("patch", ()):
+            first = table["revision"][0]
+            data = _show(clones, first)
             out = os.path.join(ROOT, "patches", f"{entry['name']}.patch")
             outcomes = plan_all([units.optimizations[n] for n in entry["optimizations"]], data, first["path"])
             origin = f"{first['repository']} {' '.join(first['commits'])}"
@@ -155,6 +155,10 @@ def main() -> int:
     parser.add_argument("--upstream", nargs="+", metavar="CLONE", default=[], help="local git clones of upstream")
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
+    if catalog.data_root() != ROOT:
+        raise SystemExit(
+            f"this environment's apply-opt is that of {catalog.data_root()}: pip install --editable {ROOT}"
+        )
     writer = Writer(arguments.check)
     units = catalog.load(packs=False)
     reference_patches(units, writer)

@@ -18,7 +18,7 @@ class Result(NamedTuple):
     document: dict[str, Any]
     code: int = DONE
     raw: bytes = b""
-    """Bytes for standard output as they are (a patch); printed instead of ``lines``."""
+    """Bytes for standard output as they are (a patch); ``lines`` then go to standard error."""
 
 
 def add_checkout_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments, state
 from apply_opt.commands.planning import Plan, Request, find_checkout, make_plan, members, parse_settings
-from apply_opt.errors import ApplyOptError, Conflict, Refused
+from apply_opt.commands.writing import write
+from apply_opt.errors import LedgerError, Refused
 from apply_opt.io import catalog, files, git, ledger, transaction
-from apply_opt.io.checkout import sha256
+from apply_opt.io.catalog import Catalog
+from apply_opt.io.checkout import Checkout, sha256
 from apply_opt.model import patch
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
 from apply_opt.model.unit import SAFETY
@@ -57,9 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan_for(arguments: argparse.Namespace) -> Plan:
     """The plan that the arguments ask for."""
+    return _plan(arguments, *_find(arguments))
+
+
+def _find(arguments: argparse.Namespace) -> tuple[Catalog, Checkout]:
     units = catalog.load_for(arguments.names)
     wanted = [units.unit(name) for name in arguments.names]
-    place = find_checkout(units, wanted, arguments.repo, arguments.file)
+    return units, find_checkout(units, wanted, arguments.repo, arguments.file)
+
+
+def _plan(arguments: argparse.Namespace, units: Catalog, place: Checkout) -> Plan:
     request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight)
     return make_plan(units, place, members(units, arguments.names), request)
 
@@ -71,25 +80,30 @@ def refuse_single(plan: Plan, strict: bool) -> None:
     if failed and (strict or not landed):
         first = failed[0]
         if first.error is not None and len(failed) == 1:
-            raise type(first.error)(first.message, first.next_step) if type(first.error) is not Refused else first.error
+            first.error.message, first.error.next_step = first.message, first.next_step
+            raise first.error
         text = "; ".join(o.message for o in failed)
         raise Refused(text, "\n".join(dict.fromkeys(o.next_step for o in failed if o.next_step)))
 
 
 def run(arguments: argparse.Namespace) -> Result:
     """Apply. Plans first without a lock, so that a refusal writes nothing at all, not even a lock file."""
-    plan = plan_for(arguments)
-    refuse_single(plan, arguments.strict)
-    commit = None
-    if plan.of_kind(PLANNED):
+    units, place = _find(arguments)
+    plan, commit = None, None
+    try:
+        plan = _plan(arguments, units, place)
+        refuse_single(plan, arguments.strict)
+    except LedgerError:  # another run is at work, or was killed: under the lock it is clear
+        plan = None
+    if plan is None or plan.of_kind(PLANNED):
         if arguments.commit:
-            _check_clean(plan)
-        with transaction.locked(plan.checkout.root):
-            if _is_stale(plan):
-                plan = plan_for(arguments)
+            git.check_clean(place.root, [place.file])
+        with transaction.locked(place.root):
+            if plan is None or _is_stale(plan):
+                plan = _plan(arguments, units, place)
                 refuse_single(plan, arguments.strict)
-            _write(plan, git.head(plan.checkout.root))
-            commit = _commit(plan) if arguments.commit else None
+            if plan.of_kind(PLANNED):
+                commit = _write(plan, git.head(place.root), arguments.commit)
     return _result(plan, commit)
 
 
@@ -99,27 +113,25 @@ def _is_stale(plan: Plan) -> bool:
     return ledger.load(root) != plan.ledger or files.read(plan.checkout.path()) != plan.before
 
 
-def _check_clean(plan: Plan) -> None:
-    if git.head(plan.checkout.root) is None:
-        raise ApplyOptError(f"{plan.checkout.root} is not in a git repository with a commit", "leave --commit out")
-    if git.dirty(plan.checkout.root, [plan.checkout.file]):
-        raise Conflict(
-            f"{plan.checkout.file} has changes that are not committed: they would go into the commit",
-            "commit them first, or leave --commit out",
-        )
-
-
-def _write(plan: Plan, head: str | None) -> None:
-    root, file = plan.checkout.root, plan.checkout.file
-    entries = state.live(plan.ledger, plan.ledger.entries, state.contents(plan.ledger))
-    objects: list[bytes] = []
-    for outcome in plan.of_kind(PLANNED):
+def _write(plan: Plan, head: str | None, with_git: bool) -> str | None:
+    """Write the plan; gives git's commit, where there is to be one."""
+    file, planned = plan.checkout.file, plan.of_kind(PLANNED)
+    rest = state.without(plan.ledger, (), state.contents(plan.ledger))
+    names = [outcome.name for outcome in planned]
+    entries = [entry for entry in rest.ledger.entries if entry.name not in names]
+    objects = list(rest.objects)
+    for outcome in planned:
         text = patch.make(outcome.before, outcome.after, file)
         objects += [outcome.before, outcome.after, text]
         record = ledger.FileRecord(file, sha256(outcome.before), sha256(outcome.after), sha256(text))
         entries.append(make_entry(plan, outcome, record, head))
+    message = (
+        f"Apply {', '.join(names)}\n\n"
+        f"Put in by apply-opt {__version__}; taken out by: apply-opt revert {' '.join(names)}\n"
+    )
     change = transaction.Change(file, plan.before, plan.after)
-    transaction.commit(root, [change], ledger.Ledger(root, tuple(entries)), objects)
+    new = ledger.Ledger(plan.checkout.root, tuple(entries))
+    return write([change], plan.ledger, new, objects, message if with_git else None)
 
 
 def make_entry(
@@ -137,17 +149,6 @@ def make_entry(
         head=head,
         by=by,
     )
-
-
-def _commit(plan: Plan) -> str:
-    names = [o.name for o in plan.of_kind(PLANNED)]
-    message = f"Apply {', '.join(names)}\n\nPut in by apply-opt {__version__}; taken out by: apply-opt revert {' '.join(names)}\n"
-    try:
-        return git.commit(plan.checkout.root, [plan.checkout.file], message)
-    except ApplyOptError:
-        back = transaction.Change(plan.checkout.file, plan.after, plan.before)
-        transaction.commit(plan.checkout.root, [back], plan.ledger)
-        raise
 
 
 def outcome_lines(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.apply import add_plan_arguments, plan_for, refuse_single
+from apply_opt.commands.apply import add_plan_arguments, outcome_document, outcome_lines, plan_for, refuse_single
 from apply_opt.errors import Refused
 from apply_opt.io import git
 from apply_opt.io.checkout import sha256
@@ -31,14 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Plan, and print the plan as a patch."""
     plan = plan_for(arguments)
-    refuse_single(plan, strict=True)
+    refuse_single(plan, strict=False)
     planned = plan.of_kind(PLANNED)
     if not planned:
         raise Refused("there is nothing to export: " + "; ".join(o.message for o in plan.outcomes), "apply-opt status")
     head = git.head(plan.checkout.root)
     origin = f"{plan.checkout.target.name}{f' at {head}' if head else ''}"
     text = header(planned, origin, plan.before, plan.after) + patch.make(plan.before, plan.after, plan.checkout.file)
-    return Result([], {"checkout": plan.checkout.root, "patch": text.decode("utf-8", "replace")}, raw=text)
+    document = {
+        "checkout": plan.checkout.root,
+        "patch": text.decode("utf-8", "replace"),
+        "outcomes": [outcome_document(o) for o in plan.outcomes],
+    }
+    missing = [o for o in plan.outcomes if o.kind != PLANNED]
+    return Result(outcome_lines(missing) if missing else [], document, raw=text)
 
 
 def header(

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> Result:
     width = max(len(str(row["name"])) for row in [*rows, *bundles]) + 2
     for row in rows:
         state = str(row["state"] or "")
-        style = {"applied": "green", "applicable": "bold", "no site": "dim"}.get(state, "")
+        style = {"applied": "green", "applicable": "bold", "no site": "dim", "refused": "red"}.get(state, "")
         lines.append((style, f"{row['name']:{width}}{row['class']:15}{state:13}{row['title']}"))
         if row["note"]:
             lines.append(("dim", f"{'':{width}}{row['note']}"))
@@ -70,4 +70,5 @@ def _row(units: catalog.Catalog, place: Optional[Checkout], optimization: Optimi
     except ApplyOptError as error:
         return {**row, "state": "unknown", "note": error.message}
     note = outcome.next_step if outcome.kind == LEFT_OUT else "" if outcome.kind == PLANNED else outcome.message
-    return {**row, "state": STATES.get(outcome.kind, "no site"), "note": note}
+    refused = "no site" if outcome.error is not None and outcome.error.kind == "no_site" else "refused"
+    return {**row, "state": STATES.get(outcome.kind, refused), "note": note}

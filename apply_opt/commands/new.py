@@ -12,7 +12,7 @@ from apply_opt.io import files
 from apply_opt.io.targets import load_targets
 from apply_opt.model.unit import SAFETY
 
-HELP = "start a new optimization in a source tree: manifest, page, codemod and a failing test"
+HELP = "start a new optimization in a source tree: manifest, pages, codemod and a failing test"
 EPILOG = """examples:
   apply-opt new tokenizer_warm_up --target step_audio_editx --class exact
   python -m pytest tests/codemods/test_tokenizer_warm_up.py     fails until the codemod is written"""
@@ -41,6 +41,22 @@ TODO
 
 Nothing yet, so nothing is claimed.
 """
+PAGE_ZH = """# {name}
+
+TODO：改了什么，为什么更快。
+
+## 为什么安全
+
+TODO：类别 `{safety}`，以及它成立的原因。
+
+## 什么时候不该用
+
+TODO
+
+## 测量结果
+
+还没有测量，所以不作任何声明。
+"""
 CODEMOD = '''"""TODO: what this changes, with a link to the primary source."""
 
 from __future__ import annotations
@@ -66,7 +82,7 @@ TEST = '''"""{name}: what it must leave alone comes first."""
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 import pytest
 
@@ -75,7 +91,8 @@ from apply_opt.io import catalog
 from apply_opt.model.codemod import TODO, rewrite_file
 from apply_opt.model.parameters import resolve
 
-UNITS = catalog.load(packs=False)
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = catalog.load_tree(str(ROOT))
 OPTIMIZATION = UNITS.optimizations["{name}"]
 TARGET = UNITS.targets[OPTIMIZATION.target]
 
@@ -86,8 +103,7 @@ def rewrite(data: bytes):
 
 
 def reference() -> bytes:
-    with open(os.path.join(TARGET.folder, "reference", TARGET.files[0]), "rb") as file:
-        return file.read()
+    return Path(TARGET.folder, "reference", TARGET.files[0]).read_bytes()
 
 
 @pytest.mark.parametrize("text", [b"", b"x = 1\\n"])  # add: look-alikes, already done, a version without the site
@@ -124,7 +140,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Result:
-    """Write four files, or none."""
+    """Write all its files, or none."""
     name, root = arguments.name, os.path.abspath(arguments.root)
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise UsageError(
@@ -142,6 +158,7 @@ def run(arguments: argparse.Namespace) -> Result:
     texts = {
         f"patches/{name}/optimization.toml": MANIFEST,
         f"patches/{name}/README.md": PAGE,
+        f"patches/{name}/README.zh-CN.md": PAGE_ZH,
         f"codemods/{name}.py": CODEMOD,
         f"tests/codemods/test_{name}.py": TEST,
     }

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.errors import ApplyOptError, Conflict, NotRecognised, Refused, UsageError
+from apply_opt.commands import GONE, PARTLY, state
+from apply_opt.errors import Conflict, LedgerError, NotRecognised, Refused, UsageError
 from apply_opt.io import catalog, checkout, files, ledger
 from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
-from apply_opt.model import merge, plan
+from apply_opt.model import plan
 from apply_opt.model.parameters import Value, resolve
 from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED, Outcome
 from apply_opt.model.unit import Optimization
@@ -46,7 +47,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
         if not equals or not key:
             raise UsageError(f"--set {text}: a setting is key=value", "for example: --set intra_op=4")
         if key in given:
-            raise UsageError(f"--set {key} is given twice")
+            raise UsageError(f"--set {key} is given twice", f"give it once: --set {text}")
         given[key] = value
     return given
 
@@ -62,30 +63,34 @@ def find_checkout(units: Catalog, wanted: Sequence[Unit], repo: str, file: Optio
     names = {unit.target for unit in wanted} or set(units.targets)
     if len(names) > 1 and wanted:
         raise UsageError(f"these are for different targets: {', '.join(sorted(names))}", "apply them one by one")
-    found = checkout.find(repo, [units.targets[name] for name in sorted(names)], file)
-    if ledger.interrupted(found.root):
-        raise ApplyOptError(f"an earlier run was interrupted in {found.root}", "apply-opt status puts it right")
-    return found
+    return checkout.find(repo, [units.targets[name] for name in sorted(names)], file)
 
 
 def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimization], request: Request) -> Plan:
     """Plan ``optimizations`` one after the other; each sees what the one before it made."""
     parameters = _parameters(optimizations, request.given)
+    if ledger.unfinished(place.root):
+        raise LedgerError(
+            f"another apply-opt is at work in {place.root}, or was interrupted there",
+            "apply-opt status waits for it, or puts right what it left",
+        )
     record = ledger.load(place.root)
     before = files.read(place.path())
     if before is None:
         raise NotRecognised(f"{place.path()} is not there any more")
     chain = record.chain(place.file)
-    applied = [(e.name, dict(e.parameters)) for e in record.entries if any(f.path == place.file for f in e.files)]
+    now = state.contents(record)
+    states = {e.name: state.entry_state(record, e, now) for e in record.entries}
+    applied = [(e.name, dict(e.parameters)) for e in record.entries if states[e.name] != GONE]
     pristine = ledger.content(place.root, chain[0].before) if chain else before
     revision = plan.known(place.target.revisions, pristine)
     if chain and checkout.sha256(before) != chain[-1].after:
         revision = None
-    view = _View(units, place, record, [name for name, _ in applied], request, parameters)
+    view = _View(record, states, [name for name, _ in applied], request, parameters)
     try:
-        planner, outcomes = _plan_all(view, before, optimizations, careful=False)
+        planner, outcomes = _plan_all(view, plan.Planner(before, place.file), optimizations)
     except Refused:  # one of them is at fault: which one, and what the others make, shows one by one
-        planner, outcomes = _plan_all(view, before, optimizations, careful=True)
+        planner, outcomes = _plan_all(view, plan.Planner(before, place.file, careful=True), optimizations)
     stack = [*applied, *((o.name, dict(o.parameters)) for o in outcomes if o.kind == PLANNED)]
     if outcomes and all(plan.is_default(units.optimizations[n], p) for n, p in stack if n in units.optimizations):
         plan.check_known(revision, [n for n, _ in stack], planner.data)
@@ -95,9 +100,8 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
 class _View(NamedTuple):
     """What the decision about one optimization rests on, besides the file itself."""
 
-    units: Catalog
-    place: Checkout
     record: ledger.Ledger
+    states: Mapping[str, str]
     applied: Sequence[str]
     request: Request
     parameters: Mapping[str, Mapping[str, Value]]
@@ -119,9 +123,8 @@ def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str])
 
 
 def _plan_all(
-    view: _View, data: bytes, optimizations: Sequence[Optimization], careful: bool
+    view: _View, planner: plan.Planner, optimizations: Sequence[Optimization]
 ) -> tuple[plan.Planner, list[Outcome]]:
-    planner = plan.Planner(data, view.place.file, careful)
     outcomes: list[Outcome] = []
     for optimization in optimizations:
         names = {*view.applied, *(o.name for o in outcomes if o.kind == PLANNED)}
@@ -134,7 +137,7 @@ def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization:
     """One optimization on top of ``names``: what the ledger says of it, what stands in its way, what its codemod says."""
     parameters = view.parameters[optimization.name]
     entry = view.record.entry(optimization.name)
-    known = _recorded(view.place, entry, optimization, parameters, planner.data) if entry else None
+    known = _recorded(entry, view.states[entry.name], optimization, parameters) if entry else None
     if known is not None:
         return known
     for other in sorted(names.intersection(optimization.conflicts)):
@@ -148,26 +151,16 @@ def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization:
 
 
 def _recorded(
-    place: Checkout, entry: ledger.Entry, optimization: Optimization, parameters: Mapping[str, Value], data: bytes
+    entry: ledger.Entry, found: str, optimization: Optimization, parameters: Mapping[str, Value]
 ) -> Optional[Outcome]:
     """What the ledger says of an optimization; ``None`` where its change has been taken out by hand since."""
-    states = {
-        merge.presence(ledger.content(place.root, f.before), ledger.content(place.root, f.after), data)
-        for f in entry.files
-        if f.path == place.file
-    }
-    if states == {merge.ABSENT}:
+    if found == GONE:
         return None
-    if states != {merge.PRESENT}:
+    if found == PARTLY:
         message = f"{entry.name} is applied, and its lines have been edited since"
-        return _refusal(
-            optimization,
-            parameters,
-            message,
-            f"apply-opt diff shows nothing of it; take it out with: apply-opt revert {entry.name}",
-        )
+        return _refusal(optimization, parameters, message, f"apply-opt revert {entry.name}, then apply it again")
     if dict(entry.parameters) == dict(parameters):
-        return Outcome(optimization, ALREADY, parameters, message="already applied")
+        return Outcome(optimization, ALREADY, parameters, message=f"applied at {entry.applied_at}")
     values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
     return _refusal(
         optimization,

@@ -5,17 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Optional
 
 from apply_opt import __version__
-from apply_opt.commands import GONE, Result, add_checkout_arguments, state
-from apply_opt.errors import ApplyOptError, Conflict, LedgerError, UsageError
+from apply_opt.commands import Result, add_checkout_arguments, state
+from apply_opt.commands.writing import write
+from apply_opt.errors import ApplyOptError, LedgerError, Refused, UsageError
 from apply_opt.io import catalog, checkout, files, git, ledger, transaction
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
-from apply_opt.io.ledger import FileRecord, Ledger
-from apply_opt.model import patch
-from apply_opt.model.merge import MergeConflict
-from apply_opt.model.source import split_lines
-from apply_opt.model.stack import take_out
+from apply_opt.io.ledger import Ledger
 
 HELP = "take optimizations out again; your own edits stay"
 EPILOG = """examples:
@@ -41,25 +39,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Revert."""
     if arguments.names and (arguments.all or arguments.from_backup):
-        raise UsageError("names and --all or --from-backup do not go together")
-    root = checkout.ledger_root(arguments.repo)
+        raise UsageError("names and --all or --from-backup do not go together", "apply-opt revert --help")
+    root = _root(arguments)
     if root is None:
-        return Result([("", "nothing is applied here")], {"checkout": os.path.realpath(arguments.repo), "reverted": []})
+        return _nothing(os.path.realpath(arguments.repo), _names(Ledger("", ()), arguments))
     if arguments.from_backup:
         return _from_backup(root)
     with transaction.locked(root):
         record = ledger.load(root)
         names = _names(record, arguments)
+        if not record.entries:
+            return _nothing(root, names)
         before = state.contents(record)
-        after, rest = _without(record, names, before)
-        changes = [transaction.Change(p, b, after[p]) for p, b in before.items() if b is not None and b != after[p]]
-        if arguments.commit:
-            _check_clean(root, [c.path for c in changes])
-        transaction.commit(root, changes, rest[0], rest[1])
-        commit = (
-            _commit(root, [c.path for c in changes], names, record, changes) if arguments.commit and changes else None
-        )
-    return _result(root, names, rest[0], changes, commit)
+        rest = state.without(record, names, before)
+        changes = [
+            transaction.Change(p, before[p] or b"", after) for p, after in rest.files.items() if before[p] != after
+        ]
+        message = f"Revert {', '.join(names)}\n\nTaken out by apply-opt {__version__}.\n" if arguments.commit else None
+        if message is not None:
+            git.check_clean(root, [c.path for c in changes])
+        commit = write(changes, record, rest.ledger, rest.objects, message)
+    return _result(root, names, rest.ledger, changes, commit)
+
+
+def _root(arguments: argparse.Namespace) -> Optional[str]:
+    """The folder with the ledger: above the one that was named, or below it, in the one checkout that is there."""
+    root = checkout.ledger_root(arguments.repo)
+    if root is None:
+        try:
+            root = checkout.find(arguments.repo, catalog.load().targets.values(), arguments.file).root
+        except Refused:
+            return None
+    return root if os.path.isdir(ledger.folder(root)) else None
+
+
+def _nothing(root: str, names: Sequence[str]) -> Result:
+    return Result([("", "nothing is applied here")], {"checkout": root, "reverted": list(names)})
 
 
 def _names(record: Ledger, arguments: argparse.Namespace) -> list[str]:
@@ -68,138 +83,74 @@ def _names(record: Ledger, arguments: argparse.Namespace) -> list[str]:
         return applied
     if not arguments.names:
         return applied[-1:]
-    bundles = catalog.load().bundles
     names: list[str] = []
     for name in arguments.names:
-        found = [n for n in (bundles[name].optimizations if name in bundles else [name]) if n in applied]
+        found = [n for n in _meant(name, applied) if n in applied]
         if not found:
             raise ApplyOptError(
-                f"{name} is not applied here", f"applied: {', '.join(applied) or 'nothing'} (apply-opt status)"
+                f"{name} is not applied here: {', '.join(applied) or 'nothing'} is",
+                "apply-opt status (a change put in with patch is taken over with: apply-opt adopt)",
             )
         names += found
-    return names
+    return list(dict.fromkeys(names))
 
 
-def _without(
-    record: Ledger, names: Sequence[str], now: dict[str, bytes | None]
-) -> tuple[dict[str, bytes], tuple[Ledger, list[bytes]]]:
-    """The files and the ledger without ``names``; with the objects that the new ledger needs."""
-    result, objects = {}, []
-    entries = list(record.entries)
-    for path, data in now.items():
-        if data is None:
-            raise Conflict(
-                f"{path} is not there any more", "put it back (git checkout), or: apply-opt revert --from-backup"
-            )
-        links = [(e.name, f) for e in entries for f in e.files if f.path == path]
-        chain = [(ledger.content(record.root, f.before), ledger.content(record.root, f.after)) for _, f in links]
-        left = [name for name, _ in links]
-        for name in [n for n in reversed(left) if n in names]:
-            index = left.index(name)
-            if state.entry_state(record, next(e for e in record.entries if e.name == name), now) == GONE:
-                chain, data = _forget(chain, index, data)
-            else:
-                chain, data = _take_out(chain, index, data, path, name)
-            left.pop(index)
-        result[path] = data
-        for name, (before, after) in zip(left, chain):
-            text = patch.make(before, after, path)
-            objects += [before, after, text]
-            entries = [
-                _with_file(e, FileRecord(path, sha256(before), sha256(after), sha256(text)), name) for e in entries
-            ]
-    kept = Ledger(record.root, tuple(e for e in entries if e.name not in names))
-    return result, (Ledger(record.root, tuple(_live(record, kept, result))), objects)
-
-
-def _live(record: Ledger, kept: Ledger, after: dict[str, bytes]) -> list[ledger.Entry]:
-    """The entries that still say something; those whose change was taken out by hand are dropped."""
-    now = state.contents(record)
-    stands = {e.name for e in record.entries if state.entry_state(record, e, now) != GONE}
-    return [entry for entry in kept.entries if entry.name in stands]
-
-
-def _with_file(entry: ledger.Entry, file: FileRecord, name: str) -> ledger.Entry:
-    if entry.name != name:
-        return entry
-    return entry._replace(files=tuple(file if f.path == file.path else f for f in entry.files))
-
-
-def _forget(chain: list[tuple[bytes, bytes]], index: int, data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """A change that is not in the file any more is only dropped from the record."""
-    try:
-        return take_out(chain, index, chain[-1][1])[0], data
-    except MergeConflict:
-        return chain[:index] + chain[index + 1 :], data
-
-
-def _take_out(
-    chain: list[tuple[bytes, bytes]], index: int, data: bytes, path: str, name: str
-) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    try:
-        return take_out(chain, index, data)
-    except MergeConflict as conflict:
-        lines = split_lines(data.decode("utf-8", "replace"))
-        shown = "".join(f"\n  {n:5}  {lines[n - 1].rstrip()}" for n in conflict.lines[:20] if n <= len(lines))
-        raise Conflict(
-            f"{path}: lines of {name} have been edited since, so it is not clear what to put back. Nothing was changed. About here:{shown}",
-            "undo your edit there and run this again; or put the whole file back as it was: apply-opt revert --from-backup "
-            f"(your version is kept in {STATE_FOLDER}/rescued)",
-        ) from conflict
-
-
-def _check_clean(root: str, paths: Sequence[str]) -> None:
-    dirty = git.dirty(root, paths)
-    if dirty:
-        raise Conflict(
-            f"{', '.join(dirty)} has changes that are not committed: they would go into the commit",
-            "commit them, or leave --commit out",
-        )
-
-
-def _commit(
-    root: str, paths: Sequence[str], names: Sequence[str], record: Ledger, changes: Sequence[transaction.Change]
-) -> str:
-    try:
-        return git.commit(root, paths, f"Revert {', '.join(names)}\n\nTaken out by apply-opt {__version__}.\n")
-    except ApplyOptError:
-        objects = [ledger.content(root, name) for name in record.objects()]
-        transaction.commit(root, [transaction.Change(c.path, c.after, c.before) for c in changes], record, objects)
-        raise
+def _meant(name: str, applied: Sequence[str]) -> list[str]:
+    """What ``name`` stands for. Raises :class:`UsageError` for a name that neither the ledger nor the catalog knows."""
+    if name in applied:
+        return [name]
+    units = catalog.load()
+    return [optimization.name for optimization in units.members(units.unit(name))]
 
 
 def _from_backup(root: str) -> Result:
-    """The recorded files, even where the ledger is damaged; what stood there is kept beside."""
-    backup = ledger.folder(root, "backup")
-    names = sorted(
-        os.path.relpath(os.path.join(parent, name), backup).replace(os.sep, "/")
-        for parent, _, found in os.walk(backup)
-        for name in found
-        if not name.endswith(".apply-opt-new")
-    )
+    """The recorded files, even where the ledger is damaged; what stood there, and was not made by us, is kept beside."""
+    restored = []
+    with transaction.locked(root, recovering=False):
+        record = _trusted(root)
+        ours = {file.after for entry in record.entries for file in entry.files} if record else set()
+        for name, data in _originals(root, record):
+            path = inside(root, name)
+            now = files.read(path)
+            if now == data:
+                continue
+            if now is not None:
+                files.check_writable(path)
+                if sha256(now) not in ours:
+                    transaction.put_aside(root, name, now)
+            transaction.restore(path, data)
+            restored.append(name)
+        transaction.forget(root, keep=record is None)
+    lines = [("green", f"{name} is as it was before the first apply") for name in restored] or [
+        ("", "the files already are as in the backup")
+    ]
+    if os.path.isdir(ledger.folder(root, "rescued")):
+        lines.append(("dim", f"what stood there is in {STATE_FOLDER}/rescued"))
+    return Result(lines, {"checkout": root, "restored": restored})
+
+
+def _trusted(root: str) -> Optional[Ledger]:
+    try:
+        return ledger.load(root)
+    except LedgerError:
+        return None
+
+
+def _originals(root: str, record: Optional[Ledger]) -> list[tuple[str, bytes]]:
+    """The backed-up files. Raises :class:`LedgerError` where there is none, or where one is not what was backed up."""
+    names = ledger.backups(root)
     if not names:
         raise LedgerError(
             f"there is no backup in {root}/{STATE_FOLDER}", "git checkout, if the checkout is a git clone"
         )
-    restored = []
-    with transaction.restoring(root):
-        for name in names:
-            data, path = files.read(os.path.join(backup, *name.split("/"))), inside(root, name)
-            now = files.read(path)
-            assert data is not None
-            if now != data:
-                files.make_folder(os.path.dirname(path))
-                if now is not None:
-                    files.check_writable(path)
-                    transaction.put_aside(root, name, now)
-                transaction.restore(path, data)
-                restored.append(name)
-    lines = [("green", f"{name} is as it was before the first apply") for name in restored] or [
-        ("", "the files already are as in the backup")
-    ]
-    if restored:
-        lines.append(("dim", f"what stood there is in {STATE_FOLDER}/rescued"))
-    return Result(lines, {"checkout": root, "restored": restored})
+    found = [(name, files.read(ledger.folder(root, "backup", *name.split("/"))) or b"") for name in names]
+    for name, data in found:
+        if record and record.chain(name) and sha256(data) != record.chain(name)[0].before:
+            raise LedgerError(
+                f"{STATE_FOLDER}/backup/{name} was changed: it is not the original file",
+                "apply-opt revert --all, or git checkout, if the checkout is a git clone",
+            )
+    return found
 
 
 def _result(

@@ -1,14 +1,27 @@
-"""What of the ledger still stands in the files. Shared by ``status``, ``revert`` and ``apply``."""
+"""What of the ledger still stands in the files, and both without some of it. Shared by ``status``, ``revert`` and ``apply``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Optional
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY
+from apply_opt.errors import Conflict
 from apply_opt.io import files, ledger
-from apply_opt.io.checkout import inside, sha256
-from apply_opt.io.ledger import Entry, Ledger
+from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.io.ledger import Entry, FileRecord, Ledger
+
+Contents = Mapping[str, Optional[bytes]]
+Chain = list[tuple[bytes, bytes]]
+"""A file before and after each change to it, oldest first."""
+
+
+class Rest(NamedTuple):
+    """What is left when changes are taken out: the files, the ledger, and the contents that it needs."""
+
+    files: Mapping[str, bytes]
+    ledger: Ledger
+    objects: Sequence[bytes]
 
 
 def contents(record: Ledger) -> dict[str, Optional[bytes]]:
@@ -16,30 +29,114 @@ def contents(record: Ledger) -> dict[str, Optional[bytes]]:
     return {path: files.read(inside(record.root, path)) for path in record.paths()}
 
 
-def entry_state(record: Ledger, entry: Entry, now: dict[str, Optional[bytes]]) -> str:
+def entry_state(record: Ledger, entry: Entry, now: Contents) -> str:
     """Whether an entry's change is in place, as left or with other edits around it, in part, or not at all."""
-    states = {_file_state(record, f, now[f.path]) for f in entry.files}
+    states = {_file_state(record, entry.name, path, now[path]) for path in (f.path for f in entry.files)}
     if len(states) == 1:
         return states.pop()
     return EDITED if states == {APPLIED, EDITED} else PARTLY
 
 
-def _file_state(record: Ledger, file: ledger.FileRecord, now: Optional[bytes]) -> str:
+def _file_state(record: Ledger, name: str, path: str, now: Optional[bytes]) -> str:
     if now is None:
         return GONE
-    chain = record.chain(file.path)
+    records = record.chain(path)
     digest = sha256(now)
-    if digest == chain[-1].after:
+    if digest == records[-1].after:
         return APPLIED
-    if digest == chain[0].before:
+    if digest == records[0].before:
         return GONE
     from apply_opt.model import merge
 
-    before, after = ledger.content(record.root, file.before), ledger.content(record.root, file.after)
+    owners, chain = _chain(record, path)
+    before, after = _on_top(chain, owners.index(name))
     found = merge.presence(before, after, now)
     return {merge.PRESENT: EDITED, merge.ABSENT: GONE, merge.ALTERED: PARTLY}[found]
 
 
-def live(record: Ledger, entries: Sequence[Entry], now: dict[str, Optional[bytes]]) -> list[Entry]:
-    """``entries`` without those whose change is not in the files any more."""
-    return [entry for entry in entries if entry_state(record, entry, now) != GONE]
+def _chain(record: Ledger, path: str) -> tuple[list[str], Chain]:
+    """Who changed a file, and the file before and after each of them."""
+    links = [(e.name, f) for e in record.entries for f in e.files if f.path == path]
+    return [name for name, _ in links], [
+        (ledger.content(record.root, f.before), ledger.content(record.root, f.after)) for _, f in links
+    ]
+
+
+def _on_top(chain: Chain, index: int) -> tuple[bytes, bytes]:
+    """The file without a change and with it, as if it had been made last: next to the lines of those made after it."""
+    from apply_opt.model.merge import MergeConflict
+    from apply_opt.model.stack import take_out
+
+    last = chain[-1][1]
+    try:
+        return take_out(chain, index, last)[1], last
+    except MergeConflict:
+        return chain[index]
+
+
+def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
+    """The files and the ledger without ``names``. What was taken out by hand goes from the ledger as well.
+
+    Raises :class:`Conflict` where lines of one of ``names`` were edited, or its file is not there.
+    """
+    from apply_opt.model import patch
+
+    gone = {e.name for e in record.entries if entry_state(record, e, now) == GONE}
+    result: dict[str, bytes] = {}
+    objects: list[bytes] = []
+    entries = {e.name: e for e in record.entries}
+    for path, data in now.items():
+        owners, chain = _chain(record, path)
+        if data is None:
+            if set(owners).intersection(names):
+                step = "put it back (git checkout), or: apply-opt revert --from-backup"
+                raise Conflict(f"{path} is not there any more", step)
+            continue
+        for name in [n for n in reversed(owners) if n in gone or n in names]:
+            index = owners.index(name)
+            if name in gone:
+                chain = _forget(chain, index)
+            else:
+                chain, data = _take_out(chain, index, data, path, name)
+            del owners[index]
+            entries.pop(name, None)
+        result[path] = data
+        for name, (before, after) in zip(owners, chain):
+            text = patch.make(before, after, path)
+            objects += [before, after, text]
+            file = FileRecord(path, sha256(before), sha256(after), sha256(text))
+            if name in entries:
+                entries[name] = _with_file(entries[name], file)
+    return Rest(result, Ledger(record.root, tuple(entries.values())), objects)
+
+
+def _with_file(entry: Entry, file: FileRecord) -> Entry:
+    return entry._replace(files=tuple(file if f.path == file.path else f for f in entry.files))
+
+
+def _forget(chain: Chain, index: int) -> Chain:
+    """The chain without a change that is not in the file any more."""
+    from apply_opt.model.merge import MergeConflict
+    from apply_opt.model.stack import take_out
+
+    try:
+        return take_out(chain, index, chain[-1][1])[0]
+    except MergeConflict:
+        return chain[:index] + chain[index + 1 :]
+
+
+def _take_out(chain: Chain, index: int, data: bytes, path: str, name: str) -> tuple[Chain, bytes]:
+    from apply_opt.model.merge import MergeConflict, split
+    from apply_opt.model.stack import take_out
+
+    try:
+        return take_out(chain, index, data)
+    except MergeConflict as conflict:
+        lines = [line.decode("utf-8", "replace").rstrip() for line in split(data)]
+        shown = "".join(f"\n  {n:5}  {lines[n - 1]}" for n in conflict.lines[:20] if n <= len(lines))
+        raise Conflict(
+            f"{path}: lines of {name} have been edited since, so it is not clear what to put back. "
+            f"Nothing was changed. About here:{shown}",
+            "undo your edit there and run this again; or put the whole file back as it was: "
+            f"apply-opt revert --from-backup (your version is kept in {STATE_FOLDER}/rescued)",
+        ) from conflict

@@ -40,10 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Look; put right what an interrupted run left, if anything."""
     root = checkout.ledger_root(arguments.repo)
+    place = None if root else _recognise(arguments, False)
+    root = root or (place.root if place else None)
     found, recovered = _recorded(root) if root else ({}, False)
-    place = None
     if not found or any(what != APPLIED for what, _ in found.values()):
-        place = _recognise(arguments, bool(found))
+        place = place or _recognise(arguments, bool(found))
         for name, (what, note) in _by_structure(place).items() if place else ():
             if name not in found or (found[name][0] == GONE and what == BY_HAND):
                 found[name] = (what, note)
@@ -55,11 +56,11 @@ def _recorded(root: str) -> tuple[dict[str, tuple[str, str]], bool]:
     from apply_opt.commands import state
     from apply_opt.io import ledger
 
-    recovered = ledger.interrupted(root)
-    if recovered:
+    recovered = False
+    if ledger.interrupted(root):
         from apply_opt.io import transaction
 
-        with transaction.locked(root):
+        with transaction.locked(root) as recovered:
             pass
     record = ledger.load(root)
     now = state.contents(record)

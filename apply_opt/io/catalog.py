@@ -59,6 +59,18 @@ def load(packs: bool = True) -> Catalog:
     catalog = Catalog({}, {}, {})
     for root in [data_root(), *(_pack_roots() if packs else ())]:
         _load_root(root, catalog)
+    return _checked(catalog)
+
+
+def load_tree(root: str) -> Catalog:
+    """Our own units and those of a source tree, which need not be installed."""
+    catalog = Catalog({}, {}, {})
+    for folder in dict.fromkeys([data_root(), os.path.abspath(root)]):
+        _load_root(folder, catalog)
+    return _checked(catalog)
+
+
+def _checked(catalog: Catalog) -> Catalog:
     for bundle in catalog.bundles.values():
         for name in bundle.optimizations:
             if name not in catalog.optimizations:
@@ -79,10 +91,20 @@ def _load_root(root: str, catalog: Catalog) -> None:
         codemod = os.path.join(root, "codemods", f"{name}.py")
         with _manifest_errors(folder):
             table = read_toml(os.path.join(folder, "optimization.toml"))
+            _refuse_second(catalog, name, folder)
             catalog.optimizations[name] = parse_optimization(name, folder, codemod, table)
     for name, folder in folders(patches, "bundle.toml"):
         with _manifest_errors(folder):
+            _refuse_second(catalog, name, folder)
             catalog.bundles[name] = parse_bundle(name, folder, read_toml(os.path.join(folder, "bundle.toml")))
+
+
+def _refuse_second(catalog: Catalog, name: str, folder: str) -> None:
+    there = catalog.optimizations.get(name) or catalog.bundles.get(name)
+    if there is not None:
+        raise ApplyOptError(
+            f"two units are called {name}: {there.folder} and {folder}", "uninstall or rename one of them"
+        )
 
 
 @contextlib.contextmanager

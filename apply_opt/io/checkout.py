@@ -72,7 +72,7 @@ def find(start: str, targets: Iterable[Target], file: Optional[str] = None) -> C
         for target in targets:
             for name in target.files:
                 if _is_target(folder, name, target):
-                    return Checkout(folder, target, name)
+                    return _rooted(folder, target, name)
         if _is_root(folder):
             top = folder
             break
@@ -83,14 +83,21 @@ def _is_root(folder: str) -> bool:
     return any(os.path.lexists(os.path.join(folder, name)) for name in (".git", STATE_FOLDER))
 
 
+def _rooted(folder: str, target: Target, name: str) -> Checkout:
+    """The checkout of a file: where the ledger is that it belongs to, if there is one; links in its name are followed."""
+    path = inside(folder, name)
+    root = ledger_root(os.path.dirname(path)) or folder
+    return Checkout(root, target, os.path.relpath(path, root).replace(os.sep, "/"))
+
+
 def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
-    path = os.path.normpath(os.path.join(folder, file))
+    path = os.path.realpath(os.path.join(folder, file))
     root = next((f for f in ancestors(folder) if _is_root(f)), folder)
     name = os.path.relpath(path, root).replace(os.sep, "/")
     inside(root, name)
     for target in targets:
         if _is_target(root, name, target):
-            return Checkout(root, target, name)
+            return _rooted(root, target, name)
     raise NotRecognised(f"{file} is not a file of {_names(targets)}", "apply-opt list shows what is known")
 
 
@@ -106,7 +113,7 @@ def has_markers(data: bytes, target: Target) -> bool:
 
 
 def _search(root: str, targets: Sequence[Target]) -> Checkout:
-    found: list[Checkout] = []
+    found: list[tuple[str, Target]] = []
     for count, entry in enumerate(files.walk(root, _SKIP)):
         if count >= MAX_SEARCHED:
             raise NotRecognised(
@@ -117,16 +124,17 @@ def _search(root: str, targets: Sequence[Target]) -> Checkout:
             continue
         data = files.read(entry.path) or b""
         name = os.path.relpath(entry.path, root).replace(os.sep, "/")
-        found += [Checkout(root, target, name) for target in targets if has_markers(data, target)]
+        found += [(name, target) for target in targets if has_markers(data, target)]
     if len(found) > 1:
-        places = "".join(f"\n  {c.file}  ({c.target.name})" for c in found)
-        raise Ambiguous(f"{len(found)} files in {root} could be meant:{places}", f"name one: --file {found[0].file}")
+        places = "".join(f"\n  {name}  ({target.name})" for name, target in found)
+        raise Ambiguous(f"{len(found)} files in {root} could be meant:{places}", f"name one: --file {found[0][0]}")
     if not found:
         raise NotRecognised(
             f"{root} is not a checkout of {_names(targets)}: no file in it has what they are recognised by",
             "go to the checkout, or name it: --repo DIR",
         )
-    return found[0]
+    name, target = found[0]
+    return _rooted(root, target, name)
 
 
 def _names(targets: Sequence[Target]) -> str:

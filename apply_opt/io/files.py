@@ -19,16 +19,18 @@ def read(path: str) -> Optional[bytes]:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ApplyOptError(f"{path} cannot be read: {error.strerror}") from error
+        raise ApplyOptError(f"{path} cannot be read: {error.strerror}", f"check with: ls -ld {path}") from error
 
 
 def write_through(path: str, data: bytes, like: Optional[str] = None) -> None:
     """A new file with ``data`` that is on the disk when this returns; mode, owner and attributes as of ``like``."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    has_like = like is not None and os.path.exists(like)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o600 if has_like else 0o666)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
-        if like is not None and os.path.exists(like):
+        if like is not None and has_like:
             _copy_ownership(like, path)
         os.fsync(file.fileno())
 
@@ -36,9 +38,7 @@ def write_through(path: str, data: bytes, like: Optional[str] = None) -> None:
 def _copy_ownership(source: str, path: str) -> None:
     status = os.stat(source)
     if hasattr(os, "chown"):
-        with contextlib.suppress(
-            PermissionError
-        ):  # another's file in a folder of ours: ours from now on, as in an editor
+        with contextlib.suppress(PermissionError):  # another's file in our folder: ours from now on, as in an editor
             os.chown(path, status.st_uid, status.st_gid)
     os.chmod(path, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source) if hasattr(os, "listxattr") else ():
@@ -74,6 +74,16 @@ def remove_folder(path: str) -> None:
         os.rmdir(path)
     except OSError:
         return
+
+
+def remove_tree(path: str) -> None:
+    """Remove a file, or a folder with all that is in it; no link is followed, and what cannot be removed stays."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        remove(path)
 
 
 def replace(path: str, data: bytes, temporary: str) -> None:

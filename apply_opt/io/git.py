@@ -9,14 +9,10 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Optional
 
-from apply_opt.errors import ApplyOptError
-from apply_opt.io import files
-from apply_opt.io.checkout import STATE_FOLDER
+from apply_opt.errors import ApplyOptError, Conflict
 
 if TYPE_CHECKING:
     import git
-
-_LINE = f"/{STATE_FOLDER}/"
 
 
 def _repository(root: str) -> Optional[git.Repo]:
@@ -61,6 +57,18 @@ def dirty(root: str, paths: Sequence[str]) -> list[str]:
         return []
 
 
+def check_clean(root: str, paths: Sequence[str]) -> None:
+    """Raise where ``paths`` cannot be committed without anything else: no commit yet, or changes in them already."""
+    if head(root) is None:
+        raise ApplyOptError(f"{root} is not in a git repository with a commit", "leave --commit out")
+    changed = dirty(root, paths)
+    if changed:
+        raise Conflict(
+            f"{', '.join(changed)} has changes that are not committed: they would go into the commit",
+            "commit them first, or leave --commit out",
+        )
+
+
 def commit(root: str, paths: Sequence[str], message: str) -> str:
     """Commit ``paths`` and nothing else, whatever is staged beside them; gives the new commit's hash."""
     repository = _repository(root)
@@ -74,45 +82,3 @@ def commit(root: str, paths: Sequence[str], message: str) -> str:
         reason = (getattr(error, "stderr", "") or getattr(error, "stdout", "") or str(error)).strip()
         raise ApplyOptError(f"git did not commit: {reason}", "mend that, or leave --commit out") from error
     return str(repository.head.commit.hexsha)
-
-
-def _exclude_file(root: str) -> Optional[tuple[str, str]]:
-    """Git's own list of ignored files for this clone (it is not part of any commit), and our line in it."""
-    repository = _repository(root)
-    if repository is None or repository.bare or repository.working_tree_dir is None:
-        return None
-    below = os.path.relpath(root, os.path.realpath(repository.working_tree_dir)).replace(os.sep, "/")
-    line = _LINE if below == "." else f"/{below}{_LINE}"
-    return os.path.join(repository.common_dir, "info", "exclude"), line
-
-
-def exclude(root: str) -> None:
-    """Keep the state folder out of ``git status``."""
-    place = _exclude_file(root)
-    if place is None:
-        return
-    path, line = place
-    data = files.read(path)
-    if data is not None and line.encode() in data.splitlines():
-        return
-    start = data or b""
-    joint = b"" if not start or start.endswith(b"\n") else b"\n"
-    files.make_folder(os.path.dirname(path))
-    files.replace(path, start + joint + line.encode() + b"\n", path + ".apply-opt-new")
-
-
-def include(root: str) -> None:
-    """Take our line out again; a file that held nothing else goes with it."""
-    place = _exclude_file(root)
-    if place is None:
-        return
-    path, line = place
-    files.remove(path + ".apply-opt-new")
-    data = files.read(path)
-    if data is None or line.encode() not in data.splitlines():
-        return
-    rest = data.replace(line.encode() + b"\n", b"", 1)
-    if rest:
-        files.replace(path, rest, path + ".apply-opt-new")
-    else:
-        files.remove(path)

@@ -5,19 +5,22 @@
     .apply-opt/ledger.json        the entries, oldest first, with a check sum
     .apply-opt/objects/<sha256>   file contents before and after each entry, and each entry's patch
     .apply-opt/backup/<path>      each file as it was before the first entry that changed it, under its own name
+    .apply-opt/.gitignore         so that git sees none of it
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from apply_opt.errors import LedgerError
 from apply_opt.io import files
-from apply_opt.io.checkout import STATE_FOLDER, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
 
 FORMAT = 1
+_SCRATCH = ".apply-opt-new"
+_RESCUE = "the original files are in .apply-opt/backup: apply-opt revert --from-backup puts them back"
 
 
 class FileRecord(NamedTuple):
@@ -72,8 +75,34 @@ def folder(root: str, *names: str) -> str:
 
 
 def interrupted(root: str) -> bool:
-    """Whether an apply or revert was killed here: its journal is still there."""
-    return os.path.exists(folder(root, "journal.json"))
+    """Whether an apply or revert was killed here, or is at work. (A ledger that was lost is another matter.)"""
+    state = folder(root)
+    names = set(os.listdir(state)) - {"rescued", ".gitignore"} if os.path.isdir(state) else set()
+    return unfinished(root) or (bool(names) and "ledger.json" not in names and not backups(root))
+
+
+def unfinished(root: str) -> bool:
+    """Whether a journal or a scratch file is there."""
+    return os.path.exists(folder(root, "journal.json")) or any(map(os.path.lexists, scratches(root)))
+
+
+def scratch(path: str) -> str:
+    """The name of the file that is about to take the place of ``path``."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{_SCRATCH}")
+
+
+def scratches(root: str) -> Iterator[str]:
+    """The scratch files that there are in the state folder, and those that there may be beside the checkout's files."""
+    for parent, _, names in os.walk(folder(root)):
+        yield from (os.path.join(parent, name) for name in names if name.endswith(_SCRATCH))
+    yield from (scratch(inside(root, name)) for name in backups(root))
+
+
+def backups(root: str) -> list[str]:
+    """The files, relative to ``root``, of which there is a backup."""
+    top = folder(root, "backup")
+    found = [os.path.relpath(os.path.join(parent, name), top) for parent, _, names in os.walk(top) for name in names]
+    return sorted(name.replace(os.sep, "/") for name in found if not name.endswith(_SCRATCH))
 
 
 def dump(ledger: Ledger) -> bytes:
@@ -92,31 +121,37 @@ def _check(entries: Any) -> str:
 
 
 def load(root: str) -> Ledger:
-    """The checkout's ledger; an empty one where nothing was applied. Raises :class:`LedgerError` where it is damaged."""
+    """The checkout's ledger; an empty one where nothing was applied.
+
+    Raises :class:`LedgerError` where it is damaged, or lost: backups without a ledger are there only during a run.
+    """
     data = files.read(folder(root, "ledger.json"))
-    return Ledger(root, ()) if data is None else _parse(root, data)
+    if data is not None:
+        return _parse(root, data)
+    if backups(root) and not os.path.exists(folder(root, "journal.json")):
+        raise LedgerError(f"{STATE_FOLDER}/ledger.json is missing", _RESCUE)
+    return Ledger(root, ())
 
 
 def _parse(root: str, data: bytes) -> Ledger:
     import json
 
-    rescue = "the original files are in .apply-opt/backup: apply-opt revert --from-backup puts them back"
     try:
         document = json.loads(data)
         version = document["format"]
         if version != FORMAT:
             raise LedgerError(
                 f"{STATE_FOLDER}/ledger.json has format {version}; this apply-opt knows format {FORMAT}",
-                f"use the newer apply-opt that wrote it; or {rescue}",
+                f"use the newer apply-opt that wrote it; or {_RESCUE}",
             )
         entries = document["entries"]
         if document["check"] != _check(entries):
-            raise LedgerError(f"{STATE_FOLDER}/ledger.json was edited: its check sum is wrong", rescue)
+            raise LedgerError(f"{STATE_FOLDER}/ledger.json was edited: its check sum is wrong", _RESCUE)
         return Ledger(root, tuple(_entry(entry) for entry in entries))
     except LedgerError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise LedgerError(f"{STATE_FOLDER}/ledger.json is damaged or cut off ({error})", rescue) from error
+        raise LedgerError(f"{STATE_FOLDER}/ledger.json is damaged or cut off ({error})", _RESCUE) from error
 
 
 def _entry(table: Mapping[str, Any]) -> Entry:

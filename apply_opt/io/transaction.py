@@ -19,7 +19,6 @@ from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
 from apply_opt.model.merge import MergeConflict, three_way
 
 LOCK_SECONDS = 10.0
-SCRATCH = ".apply-opt-new"
 
 
 class Change(NamedTuple):
@@ -75,7 +74,7 @@ def _acquire(root: str, lock: object) -> None:
 
 def _check_links(state: str) -> None:
     """A link in the state folder is not ours: what is behind it would be written to, and cleared away in the end."""
-    found = [os.path.join(parent, name) for parent, *names in os.walk(state) for name in sum(names, [])]
+    found = [os.path.join(parent, name) for parent, *names in os.walk(state) for name in (*names[0], *names[1])]
     link = next(filter(os.path.islink, [state, *found]), None)
     if link is not None:
         raise Refused(f"{link} is a link, and apply-opt makes none there", f"look where it leads, then: rm {link}")
@@ -113,9 +112,7 @@ def _roll_back(root: str, cause: BaseException) -> None:
         ) from cause
 
 
-def _write(
-    root: str, changes: Sequence[Change], new: ledger.Ledger, document: bytes, objects: Sequence[bytes]
-) -> None:
+def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: bytes, objects: Sequence[bytes]) -> None:
     _store(root, ledger.folder(root, ".gitignore"), b"*\n")
     for data in [*objects, *(c.before for c in changes), *(c.after for c in changes)]:
         _store(root, ledger.folder(root, "objects", sha256(data)), data)
@@ -129,10 +126,10 @@ def _write(
     if document:
         pending.append((ledger.folder(root, "ledger.json"), document))
     for path, data in pending:
-        files.remove(_scratch(path))
-        files.write_through(_scratch(path), data, like=path)
+        files.remove(ledger.scratch(path))
+        files.write_through(ledger.scratch(path), data, like=path)
     for path, _ in pending:
-        files.rename(_scratch(path), path)
+        files.rename(ledger.scratch(path), path)
     if not document:
         files.remove(ledger.folder(root, "ledger.json"))
 
@@ -140,11 +137,7 @@ def _write(
 def _store(root: str, path: str, data: bytes) -> None:
     if files.read(path) != data:
         files.make_folder(os.path.dirname(path))
-        files.replace(path, data, _scratch(path))
-
-
-def _scratch(path: str) -> str:
-    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{SCRATCH}")
+        files.replace(path, data, ledger.scratch(path))
 
 
 def _ledger(root: str) -> str:
@@ -152,27 +145,9 @@ def _ledger(root: str) -> str:
     return sha256(files.read(ledger.folder(root, "ledger.json")) or b"")
 
 
-def interrupted(root: str) -> bool:
-    """Whether an apply or revert was killed here, or is at work. (A ledger that was lost is another matter.)"""
-    state = ledger.folder(root)
-    names = set(os.listdir(state)) - {"rescued", ".gitignore"} if os.path.isdir(state) else set()
-    return _unfinished(root) or bool(names) and "ledger.json" not in names and not ledger.backups(root)
-
-
-def _unfinished(root: str) -> bool:
-    return os.path.exists(ledger.folder(root, "journal.json")) or any(map(os.path.lexists, _scratches(root)))
-
-
-def _scratches(root: str) -> Iterator[str]:
-    """The scratch files that there are in the state folder, and those that there may be beside the files."""
-    for parent, _, names in os.walk(ledger.folder(root)):
-        yield from (os.path.join(parent, name) for name in names if name.endswith(SCRATCH))
-    yield from (_scratch(inside(root, name)) for name in ledger.backups(root))
-
-
 def recover(root: str) -> bool:
     """Undo what a killed run did to the files, or finish it where its ledger is in place. Gives whether there was one."""
-    if not _unfinished(root):
+    if not ledger.unfinished(root):
         return False
     data = files.read(ledger.folder(root, "journal.json"))
     if data is not None:
@@ -188,7 +163,7 @@ def recover(root: str) -> bool:
         for path, name, before, after in steps:
             if not committed:
                 _undo(root, path, name, before, after)
-            files.remove(_scratch(path))
+            files.remove(ledger.scratch(path))
     _clear(root)
     files.remove(ledger.folder(root, "journal.json"))
     return True
@@ -200,7 +175,7 @@ def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
         return  # nothing was done yet, or it has been undone already
     old, new = ledger.content(root, before), ledger.content(root, after)
     try:
-        files.replace(path, three_way(new, now, old), _scratch(path))
+        files.replace(path, three_way(new, now, old), ledger.scratch(path))
     except MergeConflict as error:
         raise Conflict(
             f"an interrupted run changed {name}, and you have edited the same lines since ({error})",
@@ -211,7 +186,7 @@ def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
 def _clear(root: str) -> None:
     """Remove scratch files, and the objects and backups that no entry needs any more. To fail here loses nothing."""
     with contextlib.suppress(OSError, LedgerError):
-        for path in list(_scratches(root)):
+        for path in list(ledger.scratches(root)):
             files.remove(path)
         record = ledger.load(root)
         keep, paths = record.objects(), set(record.paths())
@@ -227,7 +202,7 @@ def _clear(root: str) -> None:
 
 def _leave_no_trace(root: str) -> None:
     """Remove the state folder where no entry is left and nothing is unfinished; only what was rescued stays."""
-    if _unfinished(root) or _has_entries(root):
+    if ledger.unfinished(root) or _has_entries(root):
         return
     state = ledger.folder(root)
     keep = {"rescued", ".gitignore"} if os.path.isdir(ledger.folder(root, "rescued")) else set()
@@ -245,6 +220,16 @@ def _has_entries(root: str) -> bool:
         return True
 
 
+def forget(root: str, keep: bool) -> None:
+    """Empty the ledger, whatever is left of it and of a journal. With ``keep``, both are put aside first."""
+    for name in ("journal.json", "ledger.json"):
+        data = files.read(ledger.folder(root, name))
+        if data is not None and keep:
+            put_aside(root, name, data)
+    files.remove(ledger.folder(root, "journal.json"))
+    commit(root, [], ledger.Ledger(root, ()))
+
+
 def put_aside(root: str, name: str, data: bytes) -> None:
     """Keep ``data`` in ``.apply-opt/rescued/``, under its own name and its hash."""
     _store(root, ledger.folder(root, ".gitignore"), b"*\n")
@@ -254,4 +239,4 @@ def put_aside(root: str, name: str, data: bytes) -> None:
 def restore(path: str, data: bytes) -> None:
     """Put a file back, in one step."""
     files.make_folder(os.path.dirname(path))
-    files.replace(path, data, _scratch(path))
+    files.replace(path, data, ledger.scratch(path))

@@ -6,6 +6,7 @@ LibCST is imported on the first use: finding a place needs only :mod:`ast`.
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from apply_opt.errors import Refused
@@ -32,10 +33,51 @@ def rewrite(source: Source, statement: ast.stmt, transformer: cst.CSTTransformer
         raise Refused(f"{source.name}:{first}: LibCST cannot read these lines: {error.message}") from error
     if module.code != header + text:
         raise Refused(f"{source.name}:{first}: LibCST does not give these lines back unchanged")
-    result = module.visit(transformer).code
+    positioned = cst.MetadataWrapper(module, unsafe_skip_copy=True) if transformer.METADATA_DEPENDENCIES else module
+    result = positioned.visit(transformer).code
     if result == module.code:
         raise Refused(f"{source.name}:{first}: nothing there could be rewritten")
     return _shrink(source, Edit(first, last, result[len(header) :]))
+
+
+def replace(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, str]) -> Edit:
+    """``statement``'s own lines with other code for some of its expressions, and for nothing that merely reads like them.
+
+    Raises :class:`Refused` where LibCST does not have an expression at the place where :mod:`ast` has it.
+    """
+    import libcst as cst
+    from libcst.metadata import PositionProvider
+
+    above = first_line(statement) - (2 if source.indent(first_line(statement)).strip("\f") else 1)
+    wanted = {_place(source, node, above): code for node, code in changes.items()}
+
+    class Replace(cst.CSTTransformer):
+        METADATA_DEPENDENCIES = (PositionProvider,)
+
+        def on_leave(self, original_node: cst.CSTNode, updated_node: cst.CSTNode) -> cst.CSTNode:  # type: ignore[override]
+            if not isinstance(original_node, cst.BaseExpression):
+                return updated_node
+            span = self.get_metadata(PositionProvider, original_node)
+            code = wanted.pop((span.start.line, span.start.column, span.end.line, span.end.column), None)
+            if code is None:
+                return updated_node
+            parentheses = {"lpar": original_node.lpar, "rpar": original_node.rpar}
+            return cst.parse_expression(code).with_changes(**parentheses)
+
+    edit = rewrite(source, statement, Replace())
+    if wanted:
+        raise Refused(f"{source.name}:{statement.lineno}: LibCST reads this line differently")
+    return edit
+
+
+def _place(source: Source, node: ast.expr, above: int) -> tuple[int, int, int, int]:
+    """Where LibCST has ``node``: lines counted after ``above`` of them, columns in characters."""
+    end_line = node.end_lineno or node.lineno
+    columns = [
+        len(source.lines[line - 1].encode()[:offset].decode())
+        for line, offset in ((node.lineno, node.col_offset), (end_line, node.end_col_offset or 0))
+    ]
+    return node.lineno - above, columns[0], end_line - above, columns[1]
 
 
 def _shrink(source: Source, edit: Edit) -> Edit:

@@ -9,8 +9,9 @@ Lines are bytes that end with ``\\n`` (or the end of the file): a merge never de
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple, Optional
 
@@ -81,28 +82,34 @@ def three_way(base: bytes, ours: bytes, theirs: bytes) -> bytes:
     if ours == base:
         return theirs
     base_lines, our_lines, their_lines = split(base), split(ours), split(theirs)
-    place = _Places(base_lines, our_lines)
-    result, failed = list(our_lines), []
-    for hunk in reversed(hunks(base_lines, their_lines)):
-        found = place.of(hunk.a0, hunk.a1)
-        if found is None:
-            failed += place.near(hunk.a0, hunk.a1)
-        else:
-            result[found[0] : found[1]] = their_lines[hunk.b0 : hunk.b1]
+    place = _Places(base_lines, our_lines, their_lines)
+    todo = hunks(base_lines, their_lines)
+    found = [place.of(hunk.a0, hunk.a1) for hunk in todo]
+    failed = [line for hunk, at in zip(todo, found) if at is None for line in place.near(hunk.a0, hunk.a1)]
+    moves = sorted((at, hunk) for hunk, at in zip(todo, found) if at is not None)
+    failed += [first + 1 for ((_, end), _), ((first, _), _) in itertools.pairwise(moves) if first < end]
     if failed:
         raise MergeConflict(sorted(set(failed)))
+    result = list(our_lines)
+    for (first, end), hunk in reversed(moves):
+        result[first:end] = their_lines[hunk.b0 : hunk.b1]
+    torn = [n for n, line in enumerate(result[:-1], 1) if not line.endswith(b"\n")]
+    if torn:  # a last line without an ending would run into what stands behind it now
+        raise MergeConflict(torn)
     return b"".join(result)
 
 
 def presence(before: bytes, after: bytes, now: bytes) -> str:
     """Whether the change from ``before`` to ``after`` still stands in ``now``: present, absent, or altered (partly)."""
     before_lines, after_lines, now_lines = split(before), split(after), split(now)
-    in_after, in_before = _Places(after_lines, now_lines), _Places(before_lines, now_lines)
+    in_after = _Places(after_lines, now_lines, before_lines)
+    in_before = _Places(before_lines, now_lines, after_lines)
     states = set()
     for hunk in hunks(before_lines, after_lines):
+        own = set(after_lines[hunk.b0 : hunk.b1]).difference(before_lines)
         if in_after.of(hunk.b0, hunk.b1) is not None:
             states.add(PRESENT)
-        elif in_before.of(hunk.a0, hunk.a1) is not None:
+        elif in_before.of(hunk.a0, hunk.a1) is not None or (hunk.a0 == hunk.a1 and own.isdisjoint(now_lines)):
             states.add(ABSENT)
         else:
             states.add(ALTERED)
@@ -110,11 +117,12 @@ def presence(before: bytes, after: bytes, now: bytes) -> str:
 
 
 class _Places:
-    """Where runs of a file's lines stand in a later version of it."""
+    """Where runs of a file's lines stand in a later version of it. ``other`` is the file that it is compared with."""
 
-    def __init__(self, old: Sequence[bytes], new: Sequence[bytes]) -> None:
+    def __init__(self, old: Sequence[bytes], new: Sequence[bytes], other: Sequence[bytes]) -> None:
         self.new = new
         self.old = old
+        self.other = set(other)
         self.line: dict[int, int] = {}
         for a, b, size in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
             self.line.update(zip(range(a, a + size), range(b, b + size)))
@@ -133,15 +141,23 @@ class _Places:
         return (after, after) if after == before + 1 else None
 
     def _search(self, first: int, end: int) -> Optional[tuple[int, int]]:
-        """The only exact occurrence of lines ``[first, end)``, where the alignment went astray over repeated lines."""
+        """The only exact occurrence of lines ``[first, end)``, where the alignment went astray over repeated lines.
+
+        Only for lines that tell: those that the other file has as well could be anybody's.
+        """
         wanted = list(self.old[first:end])
-        if not any(line.strip() for line in wanted):
+        if self.other.issuperset(wanted):
             return None
         starts = [i for i in range(len(self.new) - len(wanted) + 1) if list(self.new[i : i + len(wanted)]) == wanted]
         return (starts[0], starts[0] + len(wanted)) if len(starts) == 1 else None
 
-    def near(self, first: int, end: int) -> Iterator[int]:
-        """1-based numbers of the lines about where ``[first, end)`` stood."""
+    def near(self, first: int, end: int) -> Iterable[int]:
+        """1-based numbers of the lines that now stand between those of ``[first, end)``, each with its neighbours.
+
+        Where there are none, because lines were taken out, of all that is left there.
+        """
         known = [self.line[i] for i in range(max(0, first - 1), end + 1) if i in self.line]
         low, high = (min(known), max(known)) if known else (0, 0)
-        return iter(range(low + 1, high + 2))
+        ours = {self.line[i] for i in range(first, end) if i in self.line}
+        others = [n for n in range(low + 1, high) if n not in ours]
+        return {m + 1 for n in others for m in (n - 1, n, n + 1)} or range(low + 1, high + 2)

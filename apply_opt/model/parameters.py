@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
             return text
         if self.type == "bool" and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if self.type == "int" and text.isascii() and text.isdigit() and int(text) >= self.minimum:
+        if self.type == "int" and text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= self.minimum:
             return int(text)
         if self.type == "str" and text.strip() and text.isprintable():
             return text

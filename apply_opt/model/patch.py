@@ -20,6 +20,9 @@ class PatchError(ApplyOptError):
 
     kind = "patch"
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "make it with: apply-opt export NAME > x.patch")
+
 
 class PatchHunk(NamedTuple):
     """``old`` gives way to ``new`` at line ``start`` (0-based) of the file before the patch."""
@@ -47,7 +50,8 @@ def make(before: bytes, after: bytes, path: str, context: int = 3) -> bytes:
             kept, removed, added = (old[a0:a1], [], []) if tag == "equal" else ([], old[a0:a1], new[b0:b1])
             for sign, lines in ((b" ", kept), (b"-", removed), (b"+", added)):
                 result += [_terminated(sign + line) for line in lines]
-    return b"".join([f"--- a/{path}\n+++ b/{path}\n".encode(), *result]) if result else b""
+    end = "\t" if " " in path else ""  # without it GNU patch takes the name to end at the space
+    return b"".join([f"--- a/{path}{end}\n+++ b/{path}{end}\n".encode(), *result]) if result else b""
 
 
 def _grouped(codes: Sequence[Opcode], context: int) -> Iterable[Sequence[Opcode]]:
@@ -80,6 +84,8 @@ def headers(patch: bytes) -> dict[str, str]:
             fields[name] = match.group(2)
         elif name and line.startswith(" "):
             fields[name] += "\n" + line.strip()
+        else:
+            name = ""
     return fields
 
 
@@ -87,27 +93,35 @@ def parse(data: bytes, name: str) -> list[FilePatch]:
     """The files that a patch changes. Raises :class:`PatchError` for all that is not a plain, safe unified diff."""
     from unidiff import PatchSet, UnidiffParseError
 
+    text = data.decode("latin-1")
     try:
-        patch_set = PatchSet(io.StringIO(data.decode("latin-1"), newline="\n"))
-    except UnidiffParseError as error:
-        raise PatchError(
-            f"{name} is not a unified diff: {error}", "make it with: apply-opt export NAME > x.patch"
-        ) from error
+        patch_set = PatchSet(io.StringIO(text, newline="\n"))
+    except (UnidiffParseError, ValueError) as error:
+        raise PatchError(f"{name} is not a unified diff: {error}") from error
     files = [_file_patch(file, name) for file in patch_set]
     if not files:
-        raise PatchError(
-            f"{name} holds no unified diff (ed scripts and context diffs are not taken)",
-            "make it with: apply-opt export NAME > x.patch",
-        )
+        raise PatchError(f"{name} holds no unified diff (ed scripts and context diffs are not taken)")
     if len({file.path for file in files}) < len(files):
         raise PatchError(f"{name} names one file twice")
+    _check_ends(patch_set, text.split("\n"), name)
     return files
+
+
+def _check_ends(patch_set: Any, lines: Sequence[str], name: str) -> None:
+    """Raise where lines of a patch stand behind a hunk that is complete: its counts are wrong, and they would be lost."""
+    for hunk in (hunk for file in patch_set for hunk in file):
+        number = max((line.diff_line_no or 0 for line in hunk), default=0)
+        rest = lines[number + lines[number].startswith("\\")] if number < len(lines) else ""
+        if rest.startswith(("+", "-", " ")) and not rest.startswith(("--- ", "-- ")):
+            raise PatchError(f"{name} is not a unified diff: a hunk is longer than it says, up to line {number + 1}")
 
 
 def _file_patch(file: Any, name: str) -> FilePatch:
     source, target = file.source_file, file.target_file
     if "/dev/null" in (source, target) or file.is_rename or file.is_binary_file:
         raise PatchError(f"{name}: files that a patch creates, deletes, renames or holds as binary are not taken")
+    if not file:
+        raise PatchError(f"{name} holds no change of {target}")
     old, new = (_strip(path, name) for path in (source, target))
     if old != new:
         raise PatchError(f"{name}: the patch names two files, {old} and {new}")

@@ -70,7 +70,8 @@ class Planner:
         """
         try:
             return self._plan(optimization, codemod, parameters, take)
-        except Refused as error:
+        except (Refused, RecursionError) as cause:
+            error = cause if isinstance(cause, Refused) else Refused(f"{self.file} is nested too deeply: {cause}")
             manual = f"by hand:{optimization.manual.rstrip()}"
             step = "\n".join(filter(None, [error.next_step, manual]))
             return Outcome(optimization, REFUSED, parameters, message=error.message, next_step=step, error=error)

@@ -11,6 +11,7 @@ import codecs
 import io
 import re
 import tokenize
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Union
 
@@ -39,6 +40,66 @@ class Source:
         self.encoding, self.text = _decode(data, name, len(self.bom))
         self.lines = split_lines(self.text)
         self.tree = _parse(self.text, name)
+        self._walked: dict[ast.stmt, list[ast.AST]] = {}
+        self._parents: dict[ast.AST, ast.AST] = {}
+
+    def mentioning(self, *words: str) -> list[ast.stmt]:
+        """The top-level statements with any of ``words`` in their text: where to look, in a file of any length."""
+        present = [word for word in words if word in self.text]
+        found = []
+        for statement in self.tree.body if present else ():
+            text = "".join(self.lines[first_line(statement) - 1 : last_line(statement)])
+            if any(word in text for word in present):
+                found.append(statement)
+        return found
+
+    def nodes(self, *words: str) -> list[ast.AST]:
+        """All nodes in the top-level statements that mention any of ``words``."""
+        return [node for statement in self.mentioning(*words) for node in self._walk(statement)]
+
+    def calls(self, name: str, within: ast.AST | None = None) -> list[ast.Call]:
+        """Calls of a function or method called ``name`` (``name(…)`` or ``anything.name(…)``), in order."""
+        found = [n for n in self.nodes(name) if isinstance(n, ast.Call) and callee(n) == name]
+        inside = [n for n in found if within is None or within in self.ancestors(n)]
+        return sorted(inside, key=lambda call: (call.lineno, call.col_offset))
+
+    def ancestors(self, node: ast.AST) -> list[ast.AST]:
+        """What ``node`` is in, from its parent outwards to the top-level statement."""
+        if node not in self._parents and hasattr(node, "lineno"):
+            for statement in self.tree.body:
+                if first_line(statement) <= node.lineno <= last_line(statement):
+                    self._walk(statement)
+        found = []
+        while node in self._parents:
+            node = self._parents[node]
+            found.append(node)
+        return found
+
+    def statement(self, node: ast.AST) -> ast.stmt:
+        """The innermost statement that ``node`` is in, or is."""
+        return next(n for n in [node, *self.ancestors(node)] if isinstance(n, ast.stmt))
+
+    def function(self, node: ast.AST) -> Function | None:
+        """The innermost function that ``node`` is in."""
+        found = (n for n in self.ancestors(node) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
+        return next(found, None)
+
+    def top_level(self, node: ast.AST) -> ast.stmt:
+        """The top-level statement that ``node`` is in, or is."""
+        found = [node, *self.ancestors(node)][-1]
+        assert isinstance(found, ast.stmt)
+        return found
+
+    def _walk(self, statement: ast.stmt) -> list[ast.AST]:
+        if statement not in self._walked:
+            nodes: list[ast.AST] = [statement]
+            for node in nodes:
+                for child in ast.iter_child_nodes(node):
+                    if not isinstance(child, (ast.expr_context, ast.operator)):  # those are shared between trees
+                        self._parents[child] = node
+                        nodes.append(child)
+            self._walked[statement] = nodes
+        return self._walked[statement]
 
     def newline(self, line: int) -> str:
         """How ``line`` ends; where it does not (last line of the file), how the file's lines end."""
@@ -53,7 +114,7 @@ class Source:
         for node in ast.walk(self.tree):
             for body in bodies(node):
                 first, parent = body[0], getattr(node, "lineno", 0)
-                if parent and first.lineno > parent:
+                if parent and first.lineno > parent and not isinstance(node, ast.Match):  # its cases are one level more
                     outer, inner = self.indent(parent), self.indent(first.lineno)
                     if len(inner) > len(outer) and inner.startswith(outer):
                         return inner[len(outer) :]
@@ -90,12 +151,13 @@ def _decode(data: bytes, name: str, skip: int) -> tuple[str, str]:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
         encoding = "utf-8" if encoding == "utf-8-sig" else encoding
         text = data[skip:].decode(encoding)
-    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        is_kept = text.encode(encoding) == data[skip:]
+    except (SyntaxError, UnicodeError, LookupError) as error:
         raise Refused(
             f"{name} cannot be decoded: {error}",
             "save the file as UTF-8, or declare its encoding on the first line: # -*- coding: latin-1 -*-",
         ) from error
-    if _encode(text, encoding, name) != data[skip:]:
+    if not is_kept:
         raise Refused(f"{name}: its encoding ({encoding}) does not round-trip", "save the file as UTF-8")
     return encoding, text
 
@@ -103,13 +165,17 @@ def _decode(data: bytes, name: str, skip: int) -> tuple[str, str]:
 def _encode(text: str, encoding: str, name: str) -> bytes:
     try:
         return text.encode(encoding)
-    except UnicodeEncodeError as error:
-        raise Refused(f"{name}: the change does not fit the file's encoding ({encoding}): {error}") from error
+    except UnicodeError as error:
+        raise Refused(
+            f"{name}: the change does not fit the file's encoding ({encoding}): {error}", "save the file as UTF-8"
+        ) from error
 
 
 def _parse(text: str, name: str) -> ast.Module:
     try:
-        return ast.parse(text)
+        with warnings.catch_warnings():  # what the interpreter thinks of the user's code is not our business
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise Refused(
@@ -142,11 +208,6 @@ def last_line(node: ast.stmt) -> int:
     return node.end_lineno or node.lineno
 
 
-def classes(tree: ast.AST) -> Iterator[ast.ClassDef]:
-    """All classes in ``tree``, at any depth."""
-    return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
-
-
 def functions(tree: ast.AST) -> Iterator[Function]:
     """All functions and methods in ``tree``, at any depth."""
     return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
@@ -160,23 +221,11 @@ def own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
             yield from own_nodes(child)
 
 
-def calls(scope: ast.AST, name: str) -> Iterator[ast.Call]:
-    """Calls below ``scope`` of a function or method called ``name`` (``name(…)`` or ``anything.name(…)``)."""
-    for node in ast.walk(scope):
-        if isinstance(node, ast.Call) and callee(node) == name:
-            yield node
-
-
 def callee(call: ast.Call) -> str:
     """The last name of what is called: ``c`` for ``a.b.c(…)``."""
     if isinstance(call.func, ast.Attribute):
         return call.func.attr
     return call.func.id if isinstance(call.func, ast.Name) else ""
-
-
-def top_level(tree: ast.Module, node: ast.AST) -> ast.stmt:
-    """The top-level statement that holds ``node``."""
-    return next(stmt for stmt in tree.body if any(child is node for child in ast.walk(stmt)))
 
 
 def same(left: ast.AST, right: ast.AST) -> bool:

@@ -20,8 +20,8 @@ def take_out(chain: Sequence[Link], index: int, now: bytes) -> tuple[list[Link],
     new, old = chain[index]
     rest = list(chain[:index])
     for before, after in chain[index + 1 :]:
-        new_before = three_way(old, before, new)
-        new_after = three_way(before, after, new_before)
+        new_before = _merged(old, before, new)
+        new_after = _merged(before, after, new_before)
         rest.append((new_before, new_after))
         old, new = after, new_after
     return rest, _merged(old, now, new)

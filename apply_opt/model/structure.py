@@ -7,12 +7,16 @@ same class or function, and what it replaced is put back.
 from __future__ import annotations
 
 import ast
+import io
+import tokenize
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Optional
 
 from apply_opt.errors import Refused
 from apply_opt.model.source import Edit, Source, first_line, last_line
+from apply_opt.model.validate import header, pieces
 
 Scope = Sequence[ast.stmt]
 
@@ -24,22 +28,38 @@ class _Lost(Exception):
 def undo(base: bytes, ours: bytes, theirs: bytes) -> Optional[bytes]:
     """``ours`` without the change from ``theirs`` to ``base``; ``None`` where that is not certain."""
     try:
-        sources = Source(base), Source(ours), Source(theirs)
+        sources = _read(base), _read(ours), _read(theirs)
         edits = list(_edits(sources, *(source.tree.body for source in sources)))
         result = sources[1].splice(edits)
-        return result if edits and _is_undone(Source(result), sources) else None
-    except (_Lost, Refused):
+        return result if edits and _is_undone(_read(result), sources) else None
+    except (_Lost, Refused, RecursionError):
         return None
 
 
+def _read(data: bytes) -> Source:
+    """The file, its docstrings as ``help()`` shows them: to indent code anew changes the white space in them."""
+    source = Source(data)
+    for node in ast.walk(source.tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            text = ast.get_docstring(node)
+            if text is not None:
+                node.body[0].value.value = text  # type: ignore[attr-defined]
+    return source
+
+
 def _is_undone(result: Source, sources: tuple[Source, Source, Source]) -> bool:
-    """Every statement of the result comes from the user's file or from the original."""
-    base, ours, theirs = ({ast.dump(n) for n in ast.walk(s.tree) if _is_simple(n)} for s in sources)
-    return all(ast.dump(n) in (ours - (base - theirs)) | theirs for n in ast.walk(result.tree) if _is_simple(n))
+    """The result says what the user's file says, without what the change wrote and with what it replaced: no more, no less.
+
+    Nor is a comment of the user's lost, where one stands between the change's lines.
+    """
+    base, ours, theirs, now = (Counter(text for *_, text in pieces(s.tree.body, 0)) for s in (*sources, result))
+    said, wrote, left = (_comments(source) for source in (sources[1], sources[0], result))
+    return now == ours - (base - theirs) + (theirs - base) and not said - wrote - left
 
 
-def _is_simple(node: ast.AST) -> bool:
-    return isinstance(node, ast.stmt) and not hasattr(node, "body")
+def _comments(source: Source) -> Counter[str]:
+    tokens = tokenize.generate_tokens(io.StringIO(source.text).readline)
+    return Counter(token.string for token in tokens if token.type == tokenize.COMMENT)
 
 
 def _edits(sources: tuple[Source, Source, Source], base: Scope, ours: Scope, theirs: Scope) -> Iterator[Edit]:
@@ -66,7 +86,7 @@ def _key(statement: ast.stmt) -> str:
 def _inside(
     sources: tuple[Source, Source, Source], changed: ast.stmt, ours: Scope, original: ast.stmt
 ) -> Iterator[Edit]:
-    """A class or function that the change edited: its decorators, then its body."""
+    """A class or function that the change edited: its decorators, its head, then its body."""
     found = [s for s in ours if _key(s) == _key(changed)]
     if len(found) != 1:
         raise _Lost
@@ -76,8 +96,10 @@ def _inside(
         if len(places) != 1:
             raise _Lost
         yield Edit(places[0].lineno, places[0].end_lineno, "")
-    if any(ast.dump(getattr(changed, f)) != ast.dump(getattr(original, f)) for f in ("args",) if hasattr(changed, f)):
-        raise _Lost
+    if header(changed) != header(original):
+        if header(found[0]) != header(changed):
+            raise _Lost
+        yield _put_back(sources, (found[0].lineno, _head_end(found[0])), (original.lineno, _head_end(original)))
     yield from _edits(sources, changed.body, found[0].body, original.body)  # type: ignore[attr-defined]
 
 
@@ -88,15 +110,26 @@ def _replace(sources: tuple[Source, Source, Source], run: Scope, ours: Scope, or
     if len(starts) != 1:
         raise _Lost
     found = ours[starts[0] : starts[0] + len(run)]
-    _, now, before = sources
     first, last = first_line(found[0]), last_line(found[-1])
-    if not original:
-        while last < len(now.lines) and not now.lines[last].strip():
-            last += 1
-        return Edit(first, last, "")
-    old_indent, new_indent = before.indent(first_line(original[0])), now.indent(first)
-    lines = before.lines[first_line(original[0]) - 1 : last_line(original[-1])]
+    if original:
+        return _put_back(sources, (first, last), (first_line(original[0]), last_line(original[-1])))
+    now = sources[1]
+    while last < len(now.lines) and not now.lines[last].strip():
+        last += 1
+    return Edit(first, last, "")
+
+
+def _head_end(statement: ast.stmt) -> int:
+    return first_line(statement.body[0]) - 1  # type: ignore[attr-defined]
+
+
+def _put_back(sources: tuple[Source, Source, Source], span: tuple[int, int], original: tuple[int, int]) -> Edit:
+    """Lines ``span`` of the user's file give way to lines ``original`` of the original, indented as those were."""
+    _, now, before = sources
+    old_indent, new_indent = before.indent(original[0]), now.indent(span[0])
+    lines = before.lines[original[0] - 1 : original[1]]
     if any(line.strip() and not line.startswith(old_indent) for line in lines):
         raise _Lost
-    ending = now.newline(last)
-    return Edit(first, last, "".join(new_indent + line[len(old_indent) :].rstrip("\r\n") + ending for line in lines))
+    ending = now.newline(span[1])
+    texts = [(new_indent + line[len(old_indent) :]).rstrip("\r\n") if line.strip() else "" for line in lines]
+    return Edit(*span, "".join(text + ending for text in texts))

@@ -76,24 +76,24 @@ def _pieces_outside(statements: Iterable[ast.stmt], ranges: Sequence[Range]) -> 
     """What ``statements`` say on the lines that no range holds, piece by piece, in order and with its depth."""
     return [
         text
-        for first, last, text in _pieces(statements, 0)
+        for first, last, text in pieces(statements, 0)
         if not any(r_first <= last and r_last >= first for r_first, r_last in ranges)
     ]
 
 
-def _pieces(statements: Iterable[ast.stmt], depth: int) -> Iterator[tuple[int, int, str]]:
+def pieces(statements: Iterable[ast.stmt], depth: int) -> Iterator[tuple[int, int, str]]:
     """First line, last line and dump of each simple statement, decorator and block header."""
     for statement in statements:
         inner = [first_line(block[0]) for block in bodies(statement)]
         for decorator in getattr(statement, "decorator_list", ()):
             yield decorator.lineno, decorator.end_lineno or 0, f"{depth} @{ast.dump(decorator)}"
         header_end = max(statement.lineno, min(inner) - 1) if inner else last_line(statement)
-        yield statement.lineno, header_end, f"{depth} {_header(statement)}"
+        yield statement.lineno, header_end, f"{depth} {header(statement)}"
         for block in bodies(statement):
-            yield from _pieces(block, depth + 1)
+            yield from pieces(block, depth + 1)
 
 
-def _header(statement: ast.stmt) -> str:
+def header(statement: ast.stmt) -> str:
     """``statement`` without its decorators and without the statements inside it."""
     parts = [type(statement).__name__]
     for name, value in ast.iter_fields(statement):

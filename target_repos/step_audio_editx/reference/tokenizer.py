@@ -32,7 +32,7 @@ class StepAudioTokenizer:
         self,
         encoder_path,
         model_source=ModelSource.AUTO,
-        funasr_model_id="dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online",
+        funasr_model_id="dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
     ):
         """Load the models of the encoder folder `encoder_path`; make_model.py builds one."""
         self.funasr_model: AutoModel = model_loader.load_funasr_model(
@@ -43,7 +43,9 @@ class StepAudioTokenizer:
 
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         session_option = onnxruntime.SessionOptions()
-        session_option.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        session_option.graph_optimization_level = (
+            onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        )
         session_option.intra_op_num_threads = 1
         self.ort_session = onnxruntime.InferenceSession(
             os.path.join(repo_path, "speech_tokenizer_v1.onnx"), sess_options=session_option, providers=providers

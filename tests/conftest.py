@@ -1,0 +1,65 @@
+"""Checkouts to work on, and a way to type commands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support import REFERENCE, Ran, call, commit_all, copy, git
+
+from apply_opt.io import catalog
+
+settings.register_profile(
+    "apply-opt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("apply-opt")
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing of the user's: no git configuration, no language, no colour."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG", "EMAIL", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("APPLY_OPT_LANG", "en")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+
+
+@pytest.fixture
+def run() -> Callable[..., Ran]:
+    """``run(*argv, cwd=folder)`` gives exit code, standard output and standard error of ``apply-opt ARGV…``."""
+    return call
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """The reference tree of the tokenizer in a plain folder."""
+    return copy(REFERENCE, tmp_path / "checkout")
+
+
+@pytest.fixture(scope="session")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a git repository. Only to be cloned."""
+    folder = copy(REFERENCE, tmp_path_factory.mktemp("origin") / "checkout")
+    commit_all(folder)
+    return folder
+
+
+@pytest.fixture
+def git_checkout(origin: Path, tmp_path: Path) -> Path:
+    """The same as a git clone."""
+    folder = tmp_path / "clone"
+    git("clone", "--quiet", str(origin), str(folder), cwd=tmp_path)
+    git("config", "user.name", "A User", cwd=folder)
+    git("config", "user.email", "user@example.org", cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def fresh_catalog() -> None:
+    """The catalog is read anew, in this test and after it."""
+    catalog.load.cache_clear()
+    yield
+    catalog.load.cache_clear()
