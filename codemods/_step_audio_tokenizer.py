@@ -9,47 +9,88 @@ from __future__ import annotations
 import ast
 
 from apply_opt.errors import Ambiguous, NoSite
-from apply_opt.model.source import Edit, Source, first_line
+from apply_opt.model.source import Edit, Source, first_line, last_line
+
+from ._scopes import calls, calls_of, class_of, methods, named
+
+ENCODE = "infer_encoder"
+LOG_MEL = "log_mel_spectrogram"
+STREAMING = {"chunk_size", "encoder_chunk_look_back", "decoder_chunk_look_back", "is_final"}
+RESULT = "enc_out"
+QUESTIONS = (ast.Attribute, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If, ast.FormattedValue, ast.Assert)
+
+
+def encoder_uses(source: Source, within: ast.AST | None = None) -> list[ast.Attribute]:
+    """Where the code takes a model's ``infer_encoder``, to call it or to hand it on; not where it only asks about it."""
+    nodes = [n for n in named(source, ENCODE) if isinstance(n, ast.Attribute) and n.attr == ENCODE]
+    taken = [n for n in nodes if not isinstance(source.ancestors(n)[0], QUESTIONS)]
+    return [n for n in taken if within is None or within in source.ancestors(n)]
 
 
 def tokenizer_class(source: Source) -> ast.ClassDef:
     """The class that encodes audio with FunASR, and not the wrapper around the FunASR model that some forks hold too."""
-    encoding = list(dict.fromkeys(filter(None, (_class_of(source, c) for c in source.calls("infer_encoder")))))
-    log_mel = source.calls("log_mel_spectrogram")
-    whole = [c for c in encoding if "Tokenizer" in c.name or any(c in source.ancestors(call) for call in log_mel)]
-    found = whole or encoding
+    uses = encoder_uses(source)
+    encoding = list(dict.fromkeys(cls for use in uses if (cls := class_of(source, use)) is not None))
+    if not encoding:
+        place = f" (line {uses[0].lineno} is outside of any)" if uses else ""
+        raise NoSite(f"{source.name}: no class calls {ENCODE}(){place}")
+    found = [c for c in encoding if _is_whole(source, c)] or [c for c in encoding if _streams(source, c)]
     if not found:
-        raise NoSite(f"{source.name}: no class calls infer_encoder()")
-    if len(found) > 1:
-        places = ", ".join(f"{c.name} (line {c.lineno})" for c in found)
-        raise Ambiguous(f"{source.name}: {len(found)} classes could be the tokenizer: {places}")
+        places = ", ".join(f"{c.name} (line {c.lineno})" for c in encoding)
+        raise NoSite(f"{source.name}: {places} calls {ENCODE}(), but nothing else shows that it is the tokenizer")
+    same_name = [n for n in named(source, found[0].name) if isinstance(n, ast.ClassDef) and n.name == found[0].name]
+    if len(found) > 1 or len(same_name) > 1:
+        rivals = found if len(found) > 1 else same_name
+        places = ", ".join(f"{c.name} (line {c.lineno})" for c in rivals)
+        raise Ambiguous(f"{source.name}: {len(rivals)} classes could be the tokenizer: {places}")
     return found[0]
 
 
-def _class_of(source: Source, node: ast.AST) -> ast.ClassDef | None:
-    return next((n for n in source.ancestors(node) if isinstance(n, ast.ClassDef)), None)
+def _is_whole(source: Source, cls: ast.ClassDef) -> bool:
+    """Whether ``cls`` also makes the log-mel frames for the other kind of tokens, or is at least called a tokenizer."""
+    log_mel = any(class_of(source, call) is cls for call in calls_of(source, LOG_MEL))
+    return log_mel or ("Tokenizer" in cls.name and not _wraps(cls))
 
 
-def helper(source: Source, name: str) -> ast.FunctionDef | None:
-    """The module-level function called ``name``."""
-    return next((s for s in source.tree.body if isinstance(s, ast.FunctionDef) and s.name == name), None)
+def _streams(source: Source, cls: ast.ClassDef) -> bool:
+    """Whether ``cls`` chooses how audio is cut into chunks, or reads the result: a wrapper only passes both on."""
+    if _wraps(cls):
+        return False
+    chosen = {k.arg for call in calls(source, ENCODE, cls) for k in call.keywords}
+    nodes = [n for n in source.nodes(RESULT) if isinstance(n, ast.Constant) and n.value == RESULT]
+    return bool(chosen & STREAMING) or any(class_of(source, n) is cls for n in nodes)
+
+
+def _wraps(cls: ast.ClassDef) -> bool:
+    return any(method.name == ENCODE for method in methods(cls))
+
+
+def helpers(source: Source, name: str) -> list[ast.FunctionDef]:
+    """The module-level functions called ``name``."""
+    return [s for s in source.tree.body if isinstance(s, ast.FunctionDef) and s.name == name]
 
 
 def is_taken(source: Source, name: str) -> bool:
-    """Whether the code uses ``name`` for a variable, function or class anywhere."""
-    return any(name in (getattr(n, "id", ""), getattr(n, "name", "")) for n in source.nodes(name))
+    """Whether the code uses ``name`` for a variable, parameter, function, class or import anywhere."""
+    return any(not isinstance(node, (ast.Attribute, ast.keyword, ast.Call)) for node in named(source, name))
 
 
 def insert_above(source: Source, node: ast.AST, text: str) -> Edit:
     """``text`` (four-space indents, ``\\n``) as a module-level block above the top-level statement that holds ``node``.
 
-    Comments that stand directly on that statement stay with it.
+    Comments that stand directly on that statement stay with it, except at the top of the file, where they are the file's.
     """
-    line = first_line(source.top_level(node))
-    while line > 1 and source.lines[line - 2].startswith("#"):
+    statement = source.top_level(node)
+    index = source.tree.body.index(statement)
+    line, above = first_line(statement), source.tree.body[:index]
+    while above and last_line(above[-1]) >= line:  # `x = 1; y = 2`
+        line = first_line(above.pop())
+    floor = last_line(above[-1]) + 1 if above else line
+    while line > floor and source.lines[line - 2].startswith("#"):
         line -= 1
+    gap = "\n" * (2 if line > 1 and source.lines[line - 2].strip() else 0)
     newline, unit = source.newline(line), source.indent_unit()
-    return Edit(line, line - 1, (reindent(text, unit) + "\n\n\n").replace("\n", newline))
+    return Edit(line, line - 1, (gap + reindent(text, unit) + "\n\n\n").replace("\n", newline))
 
 
 def reindent(text: str, unit: str) -> str:

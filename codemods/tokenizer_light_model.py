@@ -11,18 +11,16 @@ import ast
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Optional
 
-from apply_opt.errors import Ambiguous, Conflict, NoSite, Refused
+from apply_opt.errors import Ambiguous, NoSite, Refused
 from apply_opt.model.codemod import OURS, TODO, Site
-from apply_opt.model.fragment import rewrite
+from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Source
+from apply_opt.model.source import Edit, Source, callee
 
-from ._step_audio_tokenizer import tokenizer_class
-
-if TYPE_CHECKING:
-    import libcst as cst
+from ._scopes import FUNCTIONS, called, default_of, methods, named, parameters_of
+from ._step_audio_tokenizer import encoder_uses, tokenizer_class
 
 UPSTREAM = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
 PARAMETER = "funasr_model_id"
@@ -30,59 +28,135 @@ CODEBOOK = "linguistic_tokenizer.npy"
 SPEECH_TOKENIZER = "speech_tokenizer_v1.onnx"
 
 
+FAMILY = "paraformer"
+MODEL_ID = re.compile(r"[\w.-]+/[\w.-]*paraformer[\w.-]*", re.IGNORECASE)
+CARRIES = (ast.Call, ast.keyword, ast.arguments, ast.BinOp, ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Await)
+CONFIGURES = {"add_argument", "add_option", "setdefault", "__init__"}
+
+
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
-    """The site ``model_id``: the one string in the code that names the FunASR model."""
-    found = _model_ids(source, parameters)
-    if not found:
-        raise NoSite(f"{source.name}: no string in the code names the FunASR model (nor a default of {PARAMETER})")
-    if len(found) > 1:
-        lines = ", ".join(str(node.lineno) for node in found)
-        raise Ambiguous(f"{source.name}: the FunASR model is named in {len(found)} places: lines {lines}")
-    state = OURS if found[0].value == parameters["model_id"] else TODO
-    return [Site("model_id", found[0].lineno, state)]
+    """The site ``model_id``: the one string in the code that chooses the FunASR model."""
+    node = _model_id(source, parameters)
+    return [Site("model_id", node.lineno, OURS if node.value == parameters["model_id"] else TODO)]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The other model's name, in the quotes that stand there."""
-    node = _model_ids(source, parameters)[0]
-    return [rewrite(source, source.statement(node), _replace(str(node.value), str(parameters["model_id"])))]
+    node = _model_id(source, parameters)
+    literal = _literal(source, node, str(parameters["model_id"]))
+    return [replace(source, source.statement(node), {node: literal})]
 
 
-def _replace(old: str, new: str) -> cst.CSTTransformer:
-    import libcst as cst
-
-    class Replace(cst.CSTTransformer):
-        def leave_SimpleString(
-            self, original_node: cst.SimpleString, updated_node: cst.SimpleString
-        ) -> cst.BaseExpression:
-            if updated_node.evaluated_value != old or "\n" in updated_node.value:
-                return updated_node
-            plain = f"{updated_node.quote}{new}{updated_node.quote}"
-            return updated_node.with_changes(value=repr(new) if set(new) & set("\\\"'") else plain)
-
-    return Replace()
+def _literal(source: Source, node: ast.Constant, value: str) -> str:
+    """``value`` as a string literal, like the one that stands there if that is plain enough."""
+    there = source.lines[node.lineno - 1].encode()[node.col_offset :].decode()
+    quotes = re.match(r"""[rRuU]?('''|\"\"\"|'|\")""", there)
+    plain = quotes is not None and not set(value) & set("\\\"'")
+    return f"{quotes[1]}{value}{quotes[1]}" if quotes and plain else repr(value)
 
 
-def _model_ids(source: Source, parameters: Mapping[str, Value]) -> list[ast.Constant]:
-    """Upstream's name or ours wherever the code (no docstring) has it; else the default of the tokenizer's parameter."""
-    words = (UPSTREAM.split("/")[-1], str(parameters["model_id"]).split("/")[-1])
-    strings = [n for n in source.nodes(*words) if isinstance(n, ast.Constant)]
-    strings = [n for n in strings if not isinstance(source.ancestors(n)[0], ast.Expr)]
-    named = [n for n in strings if n.value in (UPSTREAM, parameters["model_id"])]
-    return named or list(_defaults(tokenizer_class(source)))
+def _model_id(source: Source, parameters: Mapping[str, Value]) -> ast.Constant:
+    """The string that chooses the model: upstream's, ours or one of the same family; else the parameter's default."""
+    wanted = str(parameters["model_id"])
+    strings = [n for n in source.nodes(FAMILY, *_words(wanted)) if isinstance(n, ast.Constant)]
+    named = [n for n in strings if n.value in (UPSTREAM, wanted) or MODEL_ID.fullmatch(_text(n))]
+    chosen = [n for n in named if _chooses(source, n) and (n.value in (UPSTREAM, wanted) or _is_encoder_s(source, n))]
+    if not named:
+        chosen = list(_defaults(tokenizer_class(source)))
+    if len(chosen) > 1:
+        lines = ", ".join(str(node.lineno) for node in chosen)
+        raise Ambiguous(f"{source.name}: the FunASR model is named in {len(chosen)} places: lines {lines}")
+    if not chosen:
+        raise _no_site(source, named or [n for n in strings if FAMILY in _text(n).lower()])
+    return chosen[0]
+
+
+def _text(node: ast.Constant) -> str:
+    return node.value if isinstance(node.value, str) else ""
+
+
+def _words(model_id: str) -> list[str]:
+    """What has to be in the text of a statement that has ``model_id`` as a string, however it is escaped."""
+    return sorted(set(re.findall(r"[A-Za-z0-9]+", model_id)), key=len)[-1:]
+
+
+def _no_site(source: Source, near: Sequence[ast.Constant]) -> NoSite:
+    if near:
+        return NoSite(
+            f"{source.name}:{near[0].lineno} names a FunASR model, but not as the one value that decides which is loaded"
+        )
+    return NoSite(f"{source.name}: no string in the code names the FunASR model (nor a default of {PARAMETER})")
+
+
+def _chooses(source: Source, node: ast.Constant) -> bool:
+    """Whether ``node`` is a value that the program goes on with: not one that is compared, listed, logged or left alone."""
+    child: ast.AST = node
+    in_call = False
+    for parent in source.ancestors(node):
+        if isinstance(parent, ast.stmt):
+            return _statement_chooses(source, parent, child, node, in_call)
+        if isinstance(parent, ast.Dict):
+            key = parent.keys[parent.values.index(child)] if child in parent.values else None
+            if not (isinstance(key, ast.Constant) and "model" in str(key.value).lower()):
+                return False
+        elif not isinstance(parent, CARRIES) or (isinstance(parent, ast.IfExp) and child is parent.test):
+            return False
+        in_call = in_call or isinstance(parent, ast.Call)
+        child = parent
+    return False
+
+
+def _statement_chooses(source: Source, statement: ast.stmt, part: ast.AST, node: ast.Constant, in_call: bool) -> bool:
+    if isinstance(statement, FUNCTIONS):
+        own = _held_by(statement, node)
+        return any(isinstance(n, ast.Name) and n.id in own for s in statement.body for n in ast.walk(s))
+    if isinstance(statement, ast.Expr):
+        call = part if isinstance(part, ast.Call) else None
+        return call is not None and (callee(call) in CONFIGURES or called(source, call) is not None)
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+        return in_call or any(_is_read(source, name) for name in _held_by(statement, node))
+    return isinstance(statement, (ast.Return, ast.With))
+
+
+def _held_by(statement: ast.stmt, node: ast.Constant) -> list[str]:
+    """The names (of variables, attributes, parameters) that get the value of ``node``, or what is made of it."""
+    if isinstance(statement, FUNCTIONS):
+        return [a.arg for a in parameters_of(statement) if default_of(statement, a.arg) is node]
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return [
+        t.attr if isinstance(t, ast.Attribute) else t.id for t in targets if isinstance(t, (ast.Attribute, ast.Name))
+    ]
+
+
+def _is_encoder_s(source: Source, node: ast.Constant) -> bool:
+    """Whether a model of the same family is the encoder's: by a name that says so, or because its encoder is what is used."""
+    around = source.ancestors(node)
+    keywords = [n.arg or "" for n in around if isinstance(n, ast.keyword)]
+    holders = [name for n in around if isinstance(n, ast.stmt) for name in _held_by(n, node)]
+    if any("funasr" in name.lower() for name in (*keywords, *holders)):
+        return True
+    encoders = {getattr(n.value, "attr", getattr(n.value, "id", "")) for n in encoder_uses(source)}
+    for name in encoders:
+        for statement in map(source.statement, named(source, name)):
+            value = getattr(statement, "value", None)
+            if encoders & set(_held_by(statement, node)) and isinstance(value, ast.expr):
+                parts = ast.walk(value)
+                if any(n is node or getattr(n, "id", getattr(n, "attr", None)) in holders for n in parts):
+                    return True
+    return False
+
+
+def _is_read(source: Source, name: str) -> bool:
+    """Whether the program reads the variable or attribute ``name``; where it says what it is, another file may."""
+    loads = [n for n in named(source, name) if isinstance(getattr(n, "ctx", None), ast.Load)]
+    return "funasr" in name.lower() or any(name in (getattr(n, "id", ""), getattr(n, "attr", "")) for n in loads)
 
 
 def _defaults(tokenizer: ast.ClassDef) -> Iterator[ast.Constant]:
-    for function in (s for s in tokenizer.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"):
-        arguments = function.args
-        positional = [*arguments.posonlyargs, *arguments.args]
-        pairs = [
-            *zip(reversed(positional), reversed(arguments.defaults)),
-            *zip(arguments.kwonlyargs, arguments.kw_defaults),
-        ]
-        for argument, default in pairs:
-            if argument.arg == PARAMETER and isinstance(default, ast.Constant) and isinstance(default.value, str):
-                yield default
+    for function in methods(tokenizer):
+        default: Optional[ast.expr] = default_of(function, PARAMETER)
+        if isinstance(default, ast.Constant) and isinstance(default.value, str):
+            yield default
 
 
 def preflight(folder: str, parameters: Mapping[str, Value]) -> list[str]:
@@ -125,9 +199,13 @@ def _configuration(path: str) -> tuple[str, str, int]:
     try:
         with open(path, encoding="utf-8") as file:
             config = yaml.safe_load(file)
-        return str(config["encoder"]), str(config["model"]), int(config["encoder_conf"]["output_size"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise Refused(f"{path} is not a FunASR configuration: {error}", "download the model again") from error
+        encoder, model_class, width = config["encoder"], config["model"], config["encoder_conf"]["output_size"]
+        if not isinstance(encoder, str) or not isinstance(model_class, str) or type(width) is not int:
+            raise ValueError("encoder and model have to be names, and output_size a whole number")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
+        why = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise Refused(f"{path} is not a FunASR configuration: {why}", "download the model again") from error
+    return encoder, model_class, width
 
 
 def _npy_shape(path: str) -> tuple[int, int]:
@@ -135,9 +213,12 @@ def _npy_shape(path: str) -> tuple[int, int]:
 
     The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
     """
-    with open(path, "rb") as file:
-        head = file.read(4096)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error}", "download the codebook again") from error
     match = re.search(rb"'shape': \((\d+), (\d+)\)", head) if head.startswith(b"\x93NUMPY") else None
     if match is None:
-        raise Conflict(f"{path} is not a two-dimensional .npy array", "download the codebook again")
+        raise Refused(f"{path} is not a two-dimensional .npy array", "download the codebook again")
     return int(match[1]), int(match[2])

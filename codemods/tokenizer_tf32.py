@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, Conflict
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.fragment import rewrite
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Function, Source, own_nodes
+from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
-from ._step_audio_tokenizer import helper, insert_above, is_taken, tokenizer_class
+from ._scopes import FUNCTIONS, argument, calls_of, check_defined_once, mentions, methods, reaching
+from ._step_audio_tokenizer import ENCODE, encoder_uses, helpers, insert_above, is_taken, tokenizer_class
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -41,7 +42,7 @@ def _with_tf32_matmul(encode):
     import torch
 
     matmul = torch.backends.cuda.matmul
-    lock, running, before = threading.Lock(), 0, False
+    lock, running, before = threading.Lock(), 0, None
 
     @functools.wraps(encode)
     def call(*args, **kwargs):
@@ -49,16 +50,19 @@ def _with_tf32_matmul(encode):
         with lock:
             if running == 0:
                 # Not allow_tf32: reading it raises once anybody has set the newer fp32_precision.
-                before = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
-                matmul.allow_tf32 = True
+                before = matmul.fp32_precision if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+                if before not in ("tf32", True):
+                    matmul.allow_tf32 = True
             running += 1
         try:
             return encode(*args, **kwargs)
         finally:
             with lock:
                 running -= 1
-                if running == 0:
-                    matmul.allow_tf32 = before
+                if running == 0 and before not in ("tf32", True):
+                    matmul.allow_tf32 = False
+                    if before is not False:
+                        matmul.fp32_precision = before
 
     return call
 ''',
@@ -74,14 +78,20 @@ def _with_tf32_matmul(encode):
 
     import torch
 
-    lock, running, before = threading.Lock(), 0, "highest"
+    modules = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
+    matmuls = [module for module in modules if hasattr(module, "fp32_precision")]
+    lock, running, before, precisions = threading.Lock(), 0, "highest", []
 
     @functools.wraps(encode)
     def call(*args, **kwargs):
-        nonlocal running, before
+        nonlocal running, before, precisions
         with lock:
             if running == 0:
-                before = torch.get_float32_matmul_precision()
+                try:
+                    before = torch.get_float32_matmul_precision()
+                except RuntimeError:  # somebody has set the newer fp32_precision, which is kept too
+                    before = "highest"
+                precisions = [matmul.fp32_precision for matmul in matmuls]
                 torch.set_float32_matmul_precision("medium")
             running += 1
         try:
@@ -91,6 +101,8 @@ def _with_tf32_matmul(encode):
                 running -= 1
                 if running == 0:
                     torch.set_float32_matmul_precision(before)
+                    for matmul, precision in zip(matmuls, precisions):
+                        matmul.fp32_precision = precision
 
     return call
 ''',
@@ -107,24 +119,31 @@ torch.set_float32_matmul_precision("medium")
 }
 
 
+OFF = {"allow_tf32": (False, 0), "fp32_precision": ("ieee",), "precision": ("highest",)}
+OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+
+
+class Setting(NamedTuple):
+    """A statement by which the checkout's author decides about TF32 in matrix products."""
+
+    line: int
+    allows: bool
+    text: str
+
+
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The sites ``setting`` (the helper, or the statement at import) and ``encoder`` (the method that encodes)."""
     method = _encoder_method(source)
-    ours = helper(source, DECORATOR)
-    decorated = any(isinstance(d, ast.Name) and d.id == DECORATOR for d in method.decorator_list)
-    if ours or decorated:
-        return [
-            Site("setting", ours.lineno if ours else method.lineno, OURS if ours else TODO),
-            Site("encoder", method.lineno, OURS if decorated else TODO),
-        ]
-    for line, allowed, text in sorted(_settings(source)):
-        if not allowed:
+    ours = _scoped_to_encoder(source, method, parameters) or _at_import(source, method, parameters)
+    if ours:
+        return ours
+    for setting in sorted(_settings(source)):
+        if not setting.allows:
             raise Conflict(
-                f"{source.name}:{line} turns TF32 off on purpose: {text}",
+                f"{source.name}:{setting.line} turns TF32 off on purpose: {setting.text}",
                 "take that line out first, if you do not want it",
             )
-        state = OURS if text in AT_IMPORT[str(parameters["precision"])] and _is_ours(source, line) else THEIRS
-        return [Site("setting", line, state, text), Site("encoder", method.lineno, state, text)]
+        return [Site(name, setting.line, THEIRS, setting.text) for name in ("setting", "encoder")]
     if is_taken(source, DECORATOR):
         raise Conflict(f"{source.name} already uses the name {DECORATOR} for something else")
     return [Site("setting", tokenizer_class(source).lineno, TODO), Site("encoder", method.lineno, TODO)]
@@ -135,7 +154,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     place, precision = tokenizer_class(source), str(parameters["precision"])
     if parameters["scope"] == "process":
         text = AT_IMPORT[precision].strip("\n")
-        if not _imports_torch(source):
+        if not _imports_torch(source, source.top_level(place)):
             text = "import torch\n\n" + text
         return [insert_above(source, place, text)]
     return [insert_above(source, place, HELPERS[precision]), rewrite(source, _encoder_method(source), _decorate())]
@@ -162,43 +181,183 @@ def _decorate() -> cst.CSTTransformer:
     return Decorate()
 
 
-def _encoder_method(source: Source) -> Function:
-    tokenizer = tokenizer_class(source)
-    calling = [source.function(call) for call in source.calls("infer_encoder", within=tokenizer)]
-    found = [function for function in dict.fromkeys(calling) if function is not None]
+def _scoped_to_encoder(source: Source, method: Function, parameters: Mapping[str, Value]) -> list[Site]:
+    """The sites as we leave them with ``scope=encoder``, or half of them; none where there is neither."""
+    ours = helpers(source, DECORATOR)
+    marks = [d for d in method.decorator_list if isinstance(d, ast.Name) and d.id == DECORATOR]
+    for found in (ours, marks):
+        if len(found) > 1:
+            lines = ", ".join(str(node.lineno) for node in found)
+            raise Ambiguous(
+                f"{source.name}: {DECORATOR} is there more than once: lines {lines}", "take one of them out by hand"
+            )
+    if not ours and not marks:
+        return []
+    if ours and marks:
+        asked = "precision=" + str(parameters["precision"]) if parameters["scope"] == "encoder" else "scope=process"
+        written = {f"precision={name}": ast.dump(ast.parse(text).body[0]) for name, text in HELPERS.items()}
+        there = next((name for name, dump in written.items() if dump == ast.dump(ours[0])), asked)
+        if there != asked:
+            raise _other_values(source, ours[0].lineno, f"scope=encoder {there}")
+    return [
+        Site("setting", ours[0].lineno if ours else method.lineno, OURS if ours else TODO),
+        Site("encoder", method.lineno, OURS if marks else TODO),
+    ]
+
+
+def _at_import(source: Source, method: Function, parameters: Mapping[str, Value]) -> list[Site]:
+    """The sites as we leave them with ``scope=process``: the statement, with our comment above it."""
+    found = []
+    for statement in source.tree.body:
+        above = source.lines[statement.lineno - 2].strip() if statement.lineno > 1 else ""
+        for precision, text in AT_IMPORT.items():
+            comment, code = text.strip().splitlines()
+            if above == comment and ast.unparse(statement) == ast.unparse(ast.parse(code)):
+                found.append((statement.lineno, precision))
     if len(found) > 1:
-        lines = ", ".join(f"{f.name} (line {f.lineno})" for f in found)
-        raise Ambiguous(f"{source.name}: infer_encoder() is called in {len(found)} methods: {lines}")
-    if not found or found[0] not in tokenizer.body:
-        raise Ambiguous(f"{source.name}: infer_encoder() is not called in a method of {tokenizer.name} itself")
-    if isinstance(found[0], ast.AsyncFunctionDef) or any(
-        isinstance(n, (ast.Yield, ast.YieldFrom)) for n in own_nodes(found[0])
-    ):
+        lines = ", ".join(str(line) for line, _ in found)
+        raise Ambiguous(f"{source.name}: TF32 is allowed more than once: lines {lines}", "take one of them out by hand")
+    for line, precision in found:
+        if parameters["scope"] != "process" or parameters["precision"] != precision:
+            raise _other_values(source, line, f"scope=process precision={precision}")
+        return [Site("setting", line, OURS), Site("encoder", method.lineno, OURS)]
+    return []
+
+
+def _other_values(source: Source, line: int, values: str) -> Conflict:
+    return Conflict(
+        f"{source.name}:{line} is applied with other values: {values}",
+        "take it out first: apply-opt revert tokenizer_tf32, or by hand where it was put in by hand",
+    )
+
+
+# The method that encodes
+
+
+def _encoder_method(source: Source) -> Function:
+    """The one method of the tokenizer that runs the encoder, and is done with it when it returns."""
+    tokenizer = tokenizer_class(source)
+    found: dict[Function, list[ast.Attribute]] = {}
+    for use in encoder_uses(source, tokenizer):
+        method = next((n for n in reversed(source.ancestors(use)) if n in methods(tokenizer)), None)
+        if not isinstance(method, FUNCTIONS):
+            raise Ambiguous(
+                f"{source.name}:{use.lineno}: {ENCODE}() is not called in a method of {tokenizer.name} itself"
+            )
+        found.setdefault(method, []).append(use)
+    chosen = [m for m in found if m.name != "__init__"] or list(found)  # __init__ only warms up, if another encodes
+    if len(chosen) > 1:
+        lines = ", ".join(f"{m.name} (line {m.lineno})" for m in chosen)
+        raise Ambiguous(f"{source.name}: {ENCODE}() is called in {len(chosen)} methods: {lines}")
+    method = chosen[0]
+    check_defined_once(source, method)
+    _check_runs_inside(source, method, found[method])
+    return method
+
+
+def _check_runs_inside(source: Source, method: Function, uses: Sequence[ast.Attribute]) -> None:
+    """Raise where the encoder may run when ``method`` has returned, or where a decorator cannot stand."""
+    where = f"{source.name}:{method.lineno}: {method.name}"
+    if _runs_later(method):
+        raise Conflict(f"{where} is a coroutine or generator: it runs after it returns")
+    compiled = [d for d in method.decorator_list if any(word in ast.unparse(d) for word in ("jit.", "compile"))]
+    if compiled:
         raise Conflict(
-            f"{source.name}:{found[0].lineno}: {found[0].name} is a coroutine or generator: it runs after it returns"
+            f"{where} is compiled (line {compiled[0].lineno}): the compiler would have to read our decorator"
         )
-    return found[0]
+    for use in uses:
+        later = _handed_on(source, method, use)
+        if later is not None:
+            raise Ambiguous(
+                f"{source.name}:{later.lineno}: {ENCODE} is handed on here, and may run when {method.name} has returned"
+            )
 
 
-def _settings(source: Source) -> Iterator[tuple[int, bool, str]]:
-    """Line, whether it allows TF32, and text of each statement that sets the precision of float32 matrix products."""
+def _handed_on(source: Source, method: Function, use: ast.expr) -> Optional[ast.expr]:
+    """The place in ``method`` from which ``use`` may be called at another time; ``None`` where it is called there and then."""
+    around = source.ancestors(use)
+    for node in around[: around.index(method)]:
+        if isinstance(node, (ast.Lambda, ast.GeneratorExp)):
+            return node
+        if isinstance(node, FUNCTIONS):
+            if _runs_later(node) or node.decorator_list:
+                return use
+            name = ast.Name(node.name)
+            return next((late for m in _uses_of(source, method, name) if (late := _handed_on(source, method, m))), None)
+    if isinstance(around[0], ast.Call) and around[0].func is use:
+        return None
+    assigned = around[0]
+    if isinstance(assigned, ast.Assign) and isinstance(assigned.targets[0], ast.Name) and len(assigned.targets) == 1:
+        again = _uses_of(source, method, assigned.targets[0])
+        return next((late for m in again if (late := _handed_on(source, method, m))), None)
+    return use
+
+
+def _uses_of(source: Source, method: Function, name: ast.expr) -> list[ast.expr]:
+    found = [n for n in mentions(source, name) if method in source.ancestors(n)]
+    return [n for n in found if isinstance(getattr(n, "ctx", None), ast.Load)]
+
+
+def _runs_later(function: Function) -> bool:
+    yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in own_nodes(function))
+    return isinstance(function, ast.AsyncFunctionDef) or yields
+
+
+# What the author decided
+
+
+def _settings(source: Source) -> Iterator[Setting]:
+    """The statements that set the precision of float32 matrix products, or of TF32 as a whole."""
     for node in source.nodes("allow_tf32", "fp32_precision"):
-        if isinstance(node, ast.Assign):
-            for target in map(ast.unparse, node.targets):
-                value = node.value.value if isinstance(node.value, ast.Constant) else None
-                if target.endswith("matmul.allow_tf32"):
-                    yield node.lineno, value is not False, ast.unparse(node)
-                elif target.endswith("fp32_precision") and "cudnn" not in target and "mkldnn" not in target:
-                    yield node.lineno, value != "ieee", ast.unparse(node)
-    for call in source.calls("set_float32_matmul_precision"):
-        value = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
-        yield call.lineno, value != "highest", ast.unparse(call)
+        if isinstance(node, ast.Attribute) and node.attr in OFF and isinstance(node.ctx, ast.Store):
+            statement = source.statement(node)
+            value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+            yield from _setting(source, node, node.value, node.attr, value)
+        elif isinstance(node, ast.Call) and callee(node) == "setattr" and len(node.args) == 3:
+            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
+            if name in OFF:
+                yield from _setting(source, node, node.args[0], str(name), node.args[2])
+    for name in ("set_float32_matmul_precision", "_set_cublas_allow_tf32"):
+        for call in calls_of(source, name):
+            value = argument(call, "precision", 0)
+            yield Setting(call.lineno, not _is_off(value, "precision", "allow_tf32"), ast.unparse(call))
+    for node in source.nodes(*OVERRIDES):
+        statement = source.statement(node)
+        if isinstance(node, ast.Constant) and node.value in OVERRIDES and isinstance(statement, (ast.Assign, ast.Expr)):
+            is_zero = any(isinstance(n, ast.Constant) and n.value in ("0", 0) for n in ast.walk(statement.value))
+            yield Setting(statement.lineno, not is_zero, ast.unparse(statement))
 
 
-def _is_ours(source: Source, line: int) -> bool:
-    return line > 1 and any(source.lines[line - 2].strip() in text.splitlines() for text in AT_IMPORT.values())
+def _setting(
+    source: Source, node: ast.expr, module: ast.expr, name: str, value: Optional[ast.expr]
+) -> Iterator[Setting]:
+    """The setting of ``module.name``, unless it is about convolutions or other devices, or takes a setting back."""
+    origin = _origin(source, module)
+    if "cudnn" in origin or "mkldnn" in origin or (isinstance(value, ast.Constant) and value.value == "none"):
+        return
+    yield Setting(node.lineno, not _is_off(value, name), ast.unparse(source.statement(node)))
 
 
-def _imports_torch(source: Source) -> bool:
-    names = [a for s in source.tree.body if isinstance(s, ast.Import) for a in s.names]
-    return any((a.asname or a.name) == "torch" for a in names)
+def _is_off(value: Optional[ast.expr], *names: str) -> bool:
+    return isinstance(value, ast.Constant) and any(value.value in OFF[name] for name in names)
+
+
+def _origin(source: Source, module: ast.expr) -> str:
+    """``module`` spelled out as far as this file tells, where it has a name of its own here."""
+    root = module
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    text = ast.unparse(module)
+    for binding in reaching(source, root, module) if isinstance(root, ast.Name) else ():
+        if binding.value is not None:
+            text += " " + ast.unparse(binding.value)
+        elif isinstance(binding.statement, (ast.Import, ast.ImportFrom)):
+            text += " " + ast.unparse(binding.statement)
+    return text
+
+
+def _imports_torch(source: Source, place: ast.stmt) -> bool:
+    """Whether the module has ``torch`` by the time ``place`` runs."""
+    above = source.tree.body[: source.tree.body.index(place)]
+    names = [a for s in above if isinstance(s, ast.Import) for a in s.names]
+    return any(a.asname == "torch" if a.asname else a.name.partition(".")[0] == "torch" for a in names)

@@ -89,7 +89,7 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
     view = _View(record, states, [name for name, _ in applied], request, parameters)
     try:
         planner, outcomes = _plan_all(view, plan.Planner(before, place.file), optimizations)
-    except Refused:  # one of them is at fault: which one, and what the others make, shows one by one
+    except (Refused, RecursionError):  # one of them is at fault: which one, and what the others make, shows one by one
         planner, outcomes = _plan_all(view, plan.Planner(before, place.file, careful=True), optimizations)
     stack = [*applied, *((o.name, dict(o.parameters)) for o in outcomes if o.kind == PLANNED)]
     if outcomes and all(plan.is_default(units.optimizations[n], p) for n, p in stack if n in units.optimizations):

@@ -122,6 +122,8 @@ def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
         return (PARTLY if "partly" in error.message else NO_SITE), error.message
     except Refused as error:
         return NO_SITE, error.message
+    except RecursionError as error:
+        return NO_SITE, f"{place.file} is nested too deeply: {error}"
     where = f"{place.file}:{site.line}"
     if site.state == OURS:
         return BY_HAND, where

@@ -6,15 +6,14 @@ another with an entry point in the group ``apply_opt.packs`` that names a module
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Union, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Union, cast
 
 from apply_opt.errors import ApplyOptError, UsageError
-from apply_opt.io.targets import data_root, folders, load_targets, read_toml
+from apply_opt.io.targets import data_root, folders, load_targets, manifest_errors, read_toml
 from apply_opt.model.target import Target
 from apply_opt.model.unit import Bundle, Optimization, parse_bundle, parse_optimization
 
@@ -71,10 +70,13 @@ def load_tree(root: str) -> Catalog:
 
 
 def _checked(catalog: Catalog) -> Catalog:
-    for bundle in catalog.bundles.values():
-        for name in bundle.optimizations:
-            if name not in catalog.optimizations:
-                raise ApplyOptError(f"{bundle.folder}/bundle.toml names {name}, which is not there")
+    units: list[Unit] = [*catalog.optimizations.values(), *catalog.bundles.values()]
+    for unit in units:
+        for name in (unit.target, *(unit.optimizations if isinstance(unit, Bundle) else ())):
+            if name not in catalog.targets and name not in catalog.optimizations:
+                raise ApplyOptError(
+                    f"the manifest in {unit.folder} names {name}, which is not there", "compare it with its neighbours"
+                )
     return catalog
 
 
@@ -85,16 +87,18 @@ def load_for(names: Sequence[str]) -> Catalog:
 
 
 def _load_root(root: str, catalog: Catalog) -> None:
-    catalog.targets.update(load_targets(root))
+    for name, target in load_targets(root).items():
+        if catalog.targets.setdefault(name, target) is not target:
+            _refuse(name, catalog.targets[name].folder, target.folder)
     patches = os.path.join(root, "patches")
     for name, folder in folders(patches, "optimization.toml"):
         codemod = os.path.join(root, "codemods", f"{name}.py")
-        with _manifest_errors(folder):
+        with manifest_errors(folder):
             table = read_toml(os.path.join(folder, "optimization.toml"))
             _refuse_second(catalog, name, folder)
             catalog.optimizations[name] = parse_optimization(name, folder, codemod, table)
     for name, folder in folders(patches, "bundle.toml"):
-        with _manifest_errors(folder):
+        with manifest_errors(folder):
             _refuse_second(catalog, name, folder)
             catalog.bundles[name] = parse_bundle(name, folder, read_toml(os.path.join(folder, "bundle.toml")))
 
@@ -102,19 +106,11 @@ def _load_root(root: str, catalog: Catalog) -> None:
 def _refuse_second(catalog: Catalog, name: str, folder: str) -> None:
     there = catalog.optimizations.get(name) or catalog.bundles.get(name)
     if there is not None:
-        raise ApplyOptError(
-            f"two units are called {name}: {there.folder} and {folder}", "uninstall or rename one of them"
-        )
+        _refuse(name, there.folder, folder)
 
 
-@contextlib.contextmanager
-def _manifest_errors(folder: str) -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ApplyOptError(
-            f"the manifest in {folder} lacks or misspells {error}", "compare it with its neighbours"
-        ) from error
+def _refuse(name: str, one: str, other: str) -> NoReturn:
+    raise ApplyOptError(f"two units are called {name}: {one} and {other}", "uninstall or rename one of them")
 
 
 def _pack_roots() -> Sequence[str]:
@@ -123,7 +119,10 @@ def _pack_roots() -> Sequence[str]:
 
     roots = []
     for point in entry_points(group=PACK_GROUP):
-        spec = find_spec(point.value)
+        try:
+            spec = find_spec(point.value)
+        except Exception:  # a name with dots imports what it is in, and there anything may happen
+            spec = None
         locations = list(spec.submodule_search_locations or ()) if spec else []
         if not locations:
             raise ApplyOptError(
@@ -148,8 +147,10 @@ def codemod(optimization: Optimization) -> Codemod:
         sys.modules[package] = module
     try:
         return cast("Codemod", importlib.import_module(f"{package}.{optimization.name}"))
-    except ModuleNotFoundError as error:
-        raise ApplyOptError(f"{optimization.name} has no codemod: {optimization.codemod} is missing") from error
+    except Exception as error:  # anything may happen in a pack's module, and it is not our bug
+        raise ApplyOptError(
+            f"the codemod of {optimization.name} cannot be loaded: {error!r}", f"mend it: {optimization.codemod}"
+        ) from error
 
 
 def page(unit: Unit, language: str = "en") -> str:

@@ -34,6 +34,17 @@ def _upwards(path: str) -> Sequence[str]:
     return folders
 
 
+def _environment(repository: git.Repo) -> dict[str, str]:
+    """Paths are meant letter by letter; and where a hook of another repository runs us, this one is meant all the same."""
+    own = {
+        "GIT_DIR": str(repository.git_dir),
+        "GIT_WORK_TREE": str(repository.working_tree_dir),
+        "GIT_INDEX_FILE": os.path.join(repository.git_dir, "index"),
+    }
+    named = {name: value for name, value in own.items() if name in os.environ}
+    return {"GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", **named}
+
+
 def head(root: str) -> Optional[str]:
     """The commit that is checked out."""
     repository = _repository(root)
@@ -51,7 +62,7 @@ def dirty(root: str, paths: Sequence[str]) -> list[str]:
     import git
 
     try:
-        with repository.git.custom_environment(GIT_OPTIONAL_LOCKS="0"):
+        with repository.git.custom_environment(**_environment(repository)):
             return [p for p in paths if repository.git.status("--porcelain", "--ignored", "--", os.path.join(root, p))]
     except git.GitError:
         return []
@@ -77,7 +88,8 @@ def commit(root: str, paths: Sequence[str], message: str) -> str:
     import git
 
     try:
-        repository.git.commit("--only", "-m", message, "--", *(os.path.join(root, path) for path in paths))
+        with repository.git.custom_environment(**_environment(repository)):
+            repository.git.commit("--only", "-m", message, "--", *(os.path.join(root, path) for path in paths))
     except git.GitError as error:
         reason = (getattr(error, "stderr", "") or getattr(error, "stdout", "") or str(error)).strip()
         raise ApplyOptError(f"git did not commit: {reason}", "mend that, or leave --commit out") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -20,10 +21,22 @@ def data_root() -> str:
 
 def load_targets(root: str) -> dict[str, Target]:
     """The targets of one root."""
-    return {
-        name: parse_target(name, folder, read_toml(os.path.join(folder, "target.toml")))
-        for name, folder in folders(os.path.join(root, "target_repos"), "target.toml")
-    }
+    found = {}
+    for name, folder in folders(os.path.join(root, "target_repos"), "target.toml"):
+        with manifest_errors(folder):
+            found[name] = parse_target(name, folder, read_toml(os.path.join(folder, "target.toml")))
+    return found
+
+
+@contextlib.contextmanager
+def manifest_errors(folder: str) -> Iterator[None]:
+    """Name the manifest in ``folder`` where it is not as it should be."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ApplyOptError(
+            f"the manifest in {folder} lacks or misspells {error}", "compare it with its neighbours"
+        ) from error
 
 
 def folders(parent: str, manifest: str) -> Iterator[tuple[str, str]]:
@@ -43,5 +56,5 @@ def read_toml(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             return cast("dict[str, Any]", tomllib.load(file))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ApplyOptError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise ApplyOptError(f"{path} cannot be read: {error}", "compare it with its neighbours") from error

@@ -39,24 +39,20 @@ def locked(root: str, recovering: bool = True) -> Iterator[bool]:
 
     lock = filelock.FileLock(ledger.folder(root, "lock"))
     try:
-        try:
+        with contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(files.remove_folder, ledger.folder(root))
+            at_the_end.callback(lock.release)
             _acquire(root, lock)
-            recovered = recovering and recover(root)
-        except filelock.Timeout as error:
-            raise ApplyOptError(
-                f"another apply-opt is at work in {root} (waited {LOCK_SECONDS:.0f} s)", "try again when it is done"
-            ) from error
-        except OSError as error:
-            raise ApplyOptError(
-                f"{root} cannot be written to: {error.strerror}", f"check with: ls -ld {root}; df {root}"
-            ) from error
-        yield recovered
-    finally:
-        if lock.is_locked:
-            _leave_no_trace(root)
-        else:
-            files.remove_folder(ledger.folder(root))
-        lock.release()
+            at_the_end.callback(_leave_no_trace, root)
+            yield recovering and recover(root)
+    except filelock.Timeout as error:
+        raise ApplyOptError(
+            f"another apply-opt is at work in {root} (waited {LOCK_SECONDS:.0f} s)", "try again when it is done"
+        ) from error
+    except OSError as error:
+        raise ApplyOptError(
+            f"{error.filename or root} cannot be written to: {error.strerror}", f"check with: ls -ld {root}; df {root}"
+        ) from error
 
 
 def _acquire(root: str, lock: object) -> None:
@@ -90,9 +86,8 @@ def commit(root: str, changes: Sequence[Change], new: ledger.Ledger, objects: Se
     document = ledger.dump(new) if new.entries else b""
     try:
         _write(root, changes, new, document, objects)
-        recover(root)
     except BaseException as error:
-        _roll_back(root, error)
+        _take_back(root, error)
         if not isinstance(error, OSError):
             raise
         if _ledger(root) != sha256(document):
@@ -100,9 +95,11 @@ def commit(root: str, changes: Sequence[Change], new: ledger.Ledger, objects: Se
                 f"nothing was changed: {error.strerror} ({error.filename or root})",
                 "make room or give access, then try again",
             ) from error
+    with contextlib.suppress(OSError):  # the change is made; what cannot be cleared up now, the next command does
+        recover(root)
 
 
-def _roll_back(root: str, cause: BaseException) -> None:
+def _take_back(root: str, cause: BaseException) -> None:
     try:
         recover(root)
     except OSError as error:
@@ -184,20 +181,22 @@ def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
 
 
 def _clear(root: str) -> None:
-    """Remove scratch files, and the objects and backups that no entry needs any more. To fail here loses nothing."""
-    with contextlib.suppress(OSError, LedgerError):
-        for path in list(ledger.scratches(root)):
-            files.remove(path)
+    """Remove scratch files, and the objects and backups that no entry needs any more."""
+    for path in list(ledger.scratches(root)):
+        files.remove(path)
+    try:
         record = ledger.load(root)
-        keep, paths = record.objects(), set(record.paths())
-        stray = [ledger.folder(root, "backup", *name.split("/")) for name in ledger.backups(root) if name not in paths]
-        if os.path.isdir(ledger.folder(root, "objects")):
-            names = os.listdir(ledger.folder(root, "objects"))
-            stray += [ledger.folder(root, "objects", name) for name in names if name not in keep]
-        for path in stray:
-            files.remove(path)
-        for parent, *_ in os.walk(ledger.folder(root, "backup"), topdown=False):
-            files.remove_folder(parent)
+    except LedgerError:
+        return
+    keep, paths = record.objects(), set(record.paths())
+    stray = [ledger.folder(root, "backup", *name.split("/")) for name in ledger.backups(root) if name not in paths]
+    if os.path.isdir(ledger.folder(root, "objects")):
+        names = os.listdir(ledger.folder(root, "objects"))
+        stray += [ledger.folder(root, "objects", name) for name in names if name not in keep]
+    for path in stray:
+        files.remove(path)
+    for parent, *_ in os.walk(ledger.folder(root, "backup"), topdown=False):
+        files.remove_folder(parent)
 
 
 def _leave_no_trace(root: str) -> None:

@@ -64,13 +64,25 @@ def resolve(parameters: Sequence[Parameter], given: Mapping[str, str], owner: st
 
 
 def parse_parameter(name: str, table: Mapping[str, Any]) -> Parameter:
-    """A :class:`Parameter` from its manifest table."""
-    return Parameter(
+    """A :class:`Parameter` from its manifest table. Raises :class:`ValueError` where its default is not one of its values."""
+    parameter = Parameter(
         name=name,
         type=table["type"],
         default=table["default"],
         help=table.get("help", ""),
         help_zh=table.get("help_zh", ""),
-        choices=tuple(table.get("choices", ())),
+        choices=texts(table, "choices", ()),
         minimum=table.get("minimum", 0),
     )
+    kinds: dict[str, type] = {"str": str, "int": int, "bool": bool, "choice": type(None)}
+    if parameter.default not in parameter.choices and type(parameter.default) is not kinds[parameter.type]:
+        raise ValueError(f"the default of {name}, {parameter.default!r}: it takes {parameter.admits()}")
+    return parameter
+
+
+def texts(table: Mapping[str, Any], key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
+    """A list of texts in a manifest. Raises :class:`TypeError` where it is anything else."""
+    value = table[key] if default is None else table.get(key, default)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{key}: a list of texts is wanted, not {value!r}")
+    return tuple(value)

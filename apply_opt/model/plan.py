@@ -102,9 +102,9 @@ class Planner:
             sites = survey(codemod, self._source, optimization.sites, parameters)
             edits = codemod.edit(self._source, parameters, sites)
         if self.careful:
-            self._source = check_edits(self._source, edits)
-            check_settled(codemod, self._source, optimization.sites, parameters)
-            self.data = self._source.data
+            after = check_edits(self._source, edits)
+            check_settled(codemod, after, optimization.sites, parameters)
+            self._source, self.data = after, after.data
         else:
             self._edits += edits
             self._landed.append((codemod, optimization, parameters))
@@ -156,12 +156,6 @@ def known(revisions: Sequence[Revision], data: bytes) -> Optional[Revision]:
     """The upstream revision whose file is ``data``."""
     digest = hashlib.sha256(data).hexdigest()
     return next((r for r in revisions if r.sha256 == digest), None)
-
-
-def known_after(revisions: Sequence[Revision], data: bytes) -> Sequence[str]:
-    """The optimizations that, applied to a known upstream file, give ``data``."""
-    digest = hashlib.sha256(data).hexdigest()
-    return next((key.split("+") for r in revisions for key, value in r.after.items() if value == digest), ())
 
 
 def check_known(revision: Optional[Revision], names: Sequence[str], data: bytes) -> None:

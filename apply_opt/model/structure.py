@@ -52,7 +52,7 @@ def _is_undone(result: Source, sources: tuple[Source, Source, Source]) -> bool:
 
     Nor is a comment of the user's lost, where one stands between the change's lines.
     """
-    base, ours, theirs, now = (Counter(text for *_, text in pieces(s.tree.body, 0)) for s in (*sources, result))
+    base, ours, theirs, now = (Counter((p.text, len(p.above)) for p in pieces(s.tree.body)) for s in (*sources, result))
     said, wrote, left = (_comments(source) for source in (sources[1], sources[0], result))
     return now == ours - (base - theirs) + (theirs - base) and not said - wrote - left
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from apply_opt.model.parameters import texts
+
 
 class Revision(NamedTuple):
     """A known state of a file upstream: facts only (hashes), no source.
@@ -38,12 +40,12 @@ def parse_target(name: str, folder: str, table: Mapping[str, Any]) -> Target:
     return Target(
         name=name,
         title=table["title"],
-        upstream=tuple(table["upstream"]),
+        upstream=texts(table, "upstream"),
         licence=table["licence"],
-        files=tuple(recognise["files"]),
-        markers=tuple(marker.encode() for marker in recognise["markers"]),
+        files=texts(recognise, "files"),
+        markers=tuple(marker.encode() for marker in texts(recognise, "markers")),
         revisions=tuple(
-            Revision(r["repository"], tuple(r["commits"]), r["path"], r.get("sha256", ""), dict(r.get("after", {})))
+            Revision(r["repository"], texts(r, "commits"), r["path"], r.get("sha256", ""), dict(r.get("after", {})))
             for r in table.get("revision", ())
         ),
         folder=folder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from apply_opt.model.parameters import Parameter, parse_parameter
+from apply_opt.model.parameters import Parameter, parse_parameter, texts
 
 SAFETY = ("instrument", "exact", "tolerance", "inference_only", "lossy")
 
@@ -41,19 +41,21 @@ class Bundle(NamedTuple):
 
 
 def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str, Any]) -> Optimization:
-    """An :class:`Optimization` from its ``optimization.toml``."""
+    """An :class:`Optimization` from its ``optimization.toml``. Raises where it lacks something, or holds something else."""
+    if table["safety"] not in SAFETY or not table["sites"]:
+        raise ValueError(f"safety (one of {', '.join(SAFETY)}) or sites (at least one)")
     return Optimization(
         name=name,
         title=table["title"],
         title_zh=table.get("title_zh", table["title"]),
         target=table["target"],
         safety=table["safety"],
-        sites=tuple(table["sites"]),
+        sites=texts(table, "sites"),
         parameters=tuple(parse_parameter(key, value) for key, value in table.get("parameters", {}).items()),
         manual=table["manual"],
         warnings=dict(table.get("warnings", {})),
-        requires=tuple(table.get("requires", ())),
-        conflicts=tuple(table.get("conflicts", ())),
+        requires=texts(table, "requires", ()),
+        conflicts=texts(table, "conflicts", ()),
         preflight=table.get("preflight", ""),
         folder=folder,
         codemod=codemod,
@@ -67,6 +69,6 @@ def parse_bundle(name: str, folder: str, table: Mapping[str, Any]) -> Bundle:
         table["title"],
         table.get("title_zh", table["title"]),
         table["target"],
-        tuple(table["optimizations"]),
+        texts(table, "optimizations"),
         folder,
     )

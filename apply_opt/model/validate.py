@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from apply_opt.errors import ApplyOptError, InvalidResult
 from apply_opt.model.source import Edit, Source, bodies, first_line, in_order, last_line, split_lines
@@ -72,25 +73,36 @@ def _moved(span: Range, old: Sequence[Range], new: Sequence[Range]) -> Range:
     return (span[0] + above[-1], span[1] + above[-1]) if above else span
 
 
-def _pieces_outside(statements: Iterable[ast.stmt], ranges: Sequence[Range]) -> list[str]:
-    """What ``statements`` say on the lines that no range holds, piece by piece, in order and with its depth."""
-    return [
-        text
-        for first, last, text in pieces(statements, 0)
-        if not any(r_first <= last and r_last >= first for r_first, r_last in ranges)
-    ]
+class Piece(NamedTuple):
+    """A simple statement, a decorator or a block's header: its lines, what it says, and the headers that it is below."""
+
+    first: int
+    last: int
+    text: str
+    above: tuple[Piece, ...]
 
 
-def pieces(statements: Iterable[ast.stmt], depth: int) -> Iterator[tuple[int, int, str]]:
-    """First line, last line and dump of each simple statement, decorator and block header."""
+def pieces(statements: Iterable[ast.stmt], above: tuple[Piece, ...] = ()) -> Iterator[Piece]:
+    """All that ``statements`` are made of, in order."""
     for statement in statements:
         inner = [first_line(block[0]) for block in bodies(statement)]
         for decorator in getattr(statement, "decorator_list", ()):
-            yield decorator.lineno, decorator.end_lineno or 0, f"{depth} @{ast.dump(decorator)}"
+            yield Piece(decorator.lineno, decorator.end_lineno or 0, f"@{ast.dump(decorator)}", above)
         header_end = max(statement.lineno, min(inner) - 1) if inner else last_line(statement)
-        yield statement.lineno, header_end, f"{depth} {header(statement)}"
+        head = Piece(statement.lineno, header_end, header(statement), above)
+        yield head
         for block in bodies(statement):
-            yield from pieces(block, depth + 1)
+            yield from pieces(block, (*above, head))
+
+
+def _pieces_outside(statements: Iterable[ast.stmt], ranges: Sequence[Range]) -> list[list[str]]:
+    """What ``statements`` say on the lines that no range holds, piece by piece, in order, and below which headers."""
+
+    def outside(piece: Piece) -> bool:
+        return not any(first <= piece.last and last >= piece.first for first, last in ranges)
+
+    found = [piece for piece in pieces(statements) if outside(piece)]
+    return [[piece.text, *(head.text if outside(head) else "" for head in piece.above)] for piece in found]
 
 
 def header(statement: ast.stmt) -> str:

@@ -61,7 +61,7 @@ def states(run: Run, folder: Path) -> dict[str, str]:
 ORDERS = list(itertools.permutations(QUICK))
 
 
-@pytest.mark.parametrize("put_in", ORDERS[::2], ids=str)
+@pytest.mark.parametrize("put_in", [ORDERS[0], ORDERS[-1]], ids=str)
 @pytest.mark.parametrize("taken_out", ORDERS, ids=str)
 def test_any_order(
     put_in: tuple[str, ...], taken_out: tuple[str, ...], checkout: Path, run: Run, tmp_path: Path
