@@ -21,7 +21,7 @@ from typing import Any
 from apply_opt.commands.export import header
 from apply_opt.io import catalog
 from apply_opt.io.checkout import sha256
-from apply_opt.io.targets import read_toml
+from apply_opt.io.targets import data_root, read_toml
 from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import PLANNED, Outcome, plan_one
@@ -155,10 +155,8 @@ def main() -> int:
     parser.add_argument("--upstream", nargs="+", metavar="CLONE", default=[], help="local git clones of upstream")
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
-    if catalog.data_root() != ROOT:
-        raise SystemExit(
-            f"this environment's apply-opt is that of {catalog.data_root()}: pip install --editable {ROOT}"
-        )
+    if data_root() != ROOT:
+        raise SystemExit(f"this environment's apply-opt is that of {data_root()}: pip install --editable {ROOT}")
     writer = Writer(arguments.check)
     units = catalog.load(packs=False)
     reference_patches(units, writer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
@@ -14,9 +15,9 @@ from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import catalog, files, git, ledger, transaction
 from apply_opt.io.catalog import Catalog
 from apply_opt.io.checkout import Checkout, sha256
-from apply_opt.model import patch, plan
+from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
-from apply_opt.model.plan import PLANNED, Outcome
+from apply_opt.model.plan import PLANNED, Outcome, plan_one
 
 HELP = "take over what was put in with `patch -p1`, so that it can be reverted"
 EPILOG = """examples:
@@ -49,18 +50,24 @@ def run(arguments: argparse.Namespace) -> Result:
     units = catalog.load()
     given = _read(arguments.patch) if arguments.patch else None
     place = find_checkout(units, (), arguments.repo, arguments.file)
+    if not ledger.interrupted(place.root):
+        _look(units, place, given)  # so that a refusal writes nothing at all, not even a lock file
     with transaction.locked(place.root):
-        record = ledger.load(place.root)
-        if record.chain(place.file):
-            raise Refused(
-                f"{place.file} already has entries in the ledger", "apply-opt status; apply-opt revert --all first"
-            )
-        now = files.read(place.path()) or b""
-        candidates = [given] if given else list(_shipped(units))
-        for candidate in candidates:
-            taken = _take(units, place, record, candidate, now, bool(given))
-            if taken is not None:
-                return _record(place, record, taken, candidate, now)
+        return _record(*_look(units, place, given))
+
+
+def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[Plan, Candidate]:
+    """The patch that is in the file, and what leads from the file without it to the file as it is."""
+    record = ledger.load(place.root)
+    if record.chain(place.file):
+        raise Refused(
+            f"{place.file} already has entries in the ledger", "apply-opt status; apply-opt revert --all first"
+        )
+    now = files.read(place.path()) or b""
+    for candidate in [given] if given else _shipped(units):
+        taken = _take(units, place, candidate, now, bool(given))
+        if taken is not None:
+            return Plan(place, record, taken, taken[0].before, now), candidate
     raise Refused(
         f"none of the patches that come with apply-opt is in {place.file} as it was published",
         "name the patch that was applied: apply-opt adopt --patch FILE",
@@ -70,13 +77,17 @@ def run(arguments: argparse.Namespace) -> Result:
 def _read(path: str) -> Candidate:
     data = files.read(path)
     if data is None:
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"there is no file {path}", "name the patch: --patch FILE")
     return _candidate(path, data)
 
 
 def _candidate(path: str, data: bytes) -> Candidate:
     fields = patch.headers(data)
-    return Candidate(path, data, fields.get("X-Apply-Opt", "").split(), fields.get("X-Apply-Opt-Set", "").split())
+    try:
+        settings = shlex.split(fields.get("X-Apply-Opt-Set", ""))
+    except ValueError as error:
+        raise patch.PatchError(f"{path}: X-Apply-Opt-Set cannot be read: {error}") from error
+    return Candidate(path, data, fields.get("X-Apply-Opt", "").split(), settings)
 
 
 def _shipped(units: Catalog) -> Iterator[Candidate]:
@@ -89,14 +100,15 @@ def _shipped(units: Catalog) -> Iterator[Candidate]:
 
 
 def _take(
-    units: Catalog, place: Checkout, record: ledger.Ledger, candidate: Candidate, now: bytes, asked: bool
+    units: Catalog, place: Checkout, candidate: Candidate, now: bytes, asked: bool
 ) -> Optional[Sequence[Outcome]]:
     """The outcomes that lead from the file without the patch to the file as it is; ``None`` where the patch is not in it."""
     try:
-        parsed = {f.path: f for f in patch.parse(candidate.data, candidate.path)}
-        if set(parsed) != {place.file}:
-            raise Refused(f"{candidate.path} changes {', '.join(parsed)}, not {place.file}")
-        before = patch.apply(parsed[place.file], now, reverse=True)
+        parsed = patch.parse(candidate.data, candidate.path)
+        if len(parsed) > 1 or not f"/{place.file}".endswith(f"/{parsed[0].path}"):
+            names = ", ".join(file.path for file in parsed)
+            raise Refused(f"{candidate.path} changes {names}, not {place.file}", "name the file: --file PATH")
+        before = patch.apply(parsed[0], now, reverse=True)
         unknown = [name for name in candidate.names if name not in units.optimizations]
         if unknown or not candidate.names:
             raise Refused(
@@ -117,9 +129,10 @@ def _replay(units: Catalog, place: Checkout, candidate: Candidate, before: bytes
         optimization = units.optimizations[name]
         own = {k.partition(".")[2]: v for k, v in given.items() if k.startswith(name + ".")}
         parameters = resolve(optimization.parameters, own, name)
-        outcome = plan.plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
+        outcome = plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
         if outcome.kind != PLANNED:
-            raise Refused(f"without {candidate.path}, {name} would not land: {outcome.message}")
+            step = f"take it out with: patch -R -p1 < {candidate.path}"
+            raise Refused(f"without {candidate.path}, {name} would not land: {outcome.message}", step)
         data = outcome.after
         outcomes.append(outcome)
     if data != now:
@@ -130,19 +143,18 @@ def _replay(units: Catalog, place: Checkout, candidate: Candidate, before: bytes
     return outcomes
 
 
-def _record(
-    place: Checkout, record: ledger.Ledger, outcomes: Sequence[Outcome], candidate: Candidate, now: bytes
-) -> Result:
+def _record(plan: Plan, candidate: Candidate) -> Result:
+    place = plan.checkout
     head = git.head(place.root)
-    entries, objects = [], []
-    view = Plan(place, record, outcomes, outcomes[0].before, now)
-    for outcome in outcomes:
+    names = [outcome.name for outcome in plan.outcomes]
+    entries = [entry for entry in plan.ledger.entries if entry.name not in names]
+    objects: list[bytes] = []
+    for outcome in plan.outcomes:
         text = patch.make(outcome.before, outcome.after, place.file)
         objects += [outcome.before, outcome.after, text]
         file = ledger.FileRecord(place.file, sha256(outcome.before), sha256(outcome.after), sha256(text))
-        entries.append(apply_command.make_entry(view, outcome, file, head, by="adopt"))
-    transaction.commit(place.root, [], ledger.Ledger(place.root, (*record.entries, *entries)), objects)
-    names = [o.name for o in outcomes]
+        entries.append(apply_command.make_entry(plan, outcome, file, head, by="adopt"))
+    transaction.commit(place.root, [], ledger.Ledger(place.root, tuple(entries)), objects)
     lines = [("green", f"{name} is taken over") for name in names]
     lines.append(("dim", "take out: apply-opt revert " + " ".join(names)))
     return Result(lines, {"checkout": place.root, "adopted": names, "patch": os.path.basename(candidate.path)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import shlex
 from collections.abc import Sequence
 
 from apply_opt import __version__
@@ -65,7 +66,7 @@ def header(
         "Forwarded: not-needed",
         f"Last-Update: {date}",
         f"X-Apply-Opt: {' '.join(o.name for o in planned)}",
-        *([f"X-Apply-Opt-Set: {' '.join(settings)}"] if settings else []),
+        *([f"X-Apply-Opt-Set: {shlex.join(settings)}"] if settings else []),
         f"X-Sha256-Before: {sha256(before)}",
         f"X-Sha256-After: {sha256(after)}",
         "---",

@@ -37,7 +37,10 @@ def sha256(data: bytes) -> str:
 
 def ancestors(start: str) -> list[str]:
     """``start`` and the folders above it. Raises :class:`NotRecognised` where there is no such folder."""
-    path = os.path.realpath(start)
+    try:
+        path = os.path.realpath(start)
+    except (OSError, ValueError):  # the current folder has been removed; a NUL byte
+        path = ""
     if not os.path.isdir(path):
         raise NotRecognised(f"{start} is not a folder", "name the checkout: --repo DIR")
     result = [path]

@@ -6,18 +6,120 @@ Git's optional locks are off, so that a look at the state does not even refresh 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.errors import ApplyOptError, Conflict
+from apply_opt.io import files
+from apply_opt.io.checkout import STATE_FOLDER
 
 if TYPE_CHECKING:
     import git
 
+_SCRATCH = ".apply-opt-new"
+
+
+class _Place(NamedTuple):
+    """The working tree's top, its git folder, and the one that it shares with the repository's other working trees."""
+
+    top: str
+    folder: str
+    common: str
+
+
+def _place(root: str) -> Optional[_Place]:
+    """Where git keeps what it knows of ``root`` (https://git-scm.com/docs/gitrepository-layout).
+
+    Read by hand, as is :func:`head`: to import GitPython takes a fifth of an apply, and most applies need no more.
+    """
+    top = root
+    while not os.path.lexists(os.path.join(top, ".git")):
+        if os.path.dirname(top) == top:
+            return None
+        top = os.path.dirname(top)
+    folder = os.path.join(top, ".git")
+    if os.path.isfile(folder):
+        folder = os.path.normpath(os.path.join(top, _text(folder).removeprefix("gitdir:").strip()))
+    common = os.path.normpath(os.path.join(folder, _text(os.path.join(folder, "commondir")).strip() or "."))
+    is_git = os.path.isfile(os.path.join(folder, "HEAD")) and os.path.isdir(os.path.join(common, "objects"))
+    return _Place(top, folder, common) if is_git else None
+
+
+def _text(path: str) -> str:
+    """A small text file; empty where it is not there or cannot be read."""
+    try:
+        return (files.read(path) or b"").decode("utf-8", "replace")
+    except ApplyOptError:
+        return ""
+
+
+def head(root: str) -> Optional[str]:
+    """The commit that is checked out."""
+    place = _place(root)
+    value = _text(os.path.join(place.folder, "HEAD")).strip() if place else ""
+    if place and value.startswith("ref:"):
+        name = value.removeprefix("ref:").strip()
+        packed = [line.split(" ", 1) for line in _text(os.path.join(place.common, "packed-refs")).splitlines()]
+        loose = (_text(os.path.join(folder, name)).strip() for folder in (place.folder, place.common))
+        value = next((text for text in (*loose, *(p[0] for p in packed if p[1:] == [name])) if text), "")
+    return value if len(value) in (40, 64) and not set(value) - set("0123456789abcdef") else None
+
+
+def exclude(root: str) -> None:
+    """Keep the state folder out of ``git status``, by git's list of what this clone ignores (it is part of no commit)."""
+    path, line = _exclude_line(root)
+    data = files.read(path) or b"" if path else b""
+    if path and line not in data.split(b"\n"):
+        files.make_folder(os.path.dirname(path))
+        ended = not data or data.endswith(b"\n")
+        files.replace(path, data + (line + b"\n" if ended else b"\n" + line), path + _SCRATCH)
+
+
+def include(root: str) -> None:
+    """Take our line out again; every other byte stays, and a file that held nothing else goes with it.
+
+    Working trees share the file: the last of them that has something applied takes the line out.
+    """
+    path, line = _exclude_line(root)
+    data = files.read(path) if path else None
+    if path:
+        files.remove(path + _SCRATCH)
+    if data is None or line not in data.split(b"\n") or _is_shared(root):
+        return
+    rest = data.removesuffix(b"\n" + line)
+    if rest == data:
+        before, _, after = (b"\n" + data).partition(b"\n" + line + b"\n")
+        rest = (before + b"\n" + after)[1:]
+    if rest:
+        files.replace(path, rest, path + _SCRATCH)
+    else:
+        files.remove(path)
+
+
+def _is_shared(root: str) -> bool:
+    place = _place(root)
+    if place is None:
+        return False
+    trees = os.path.join(place.common, "worktrees")
+    links = [os.path.join(trees, name, "gitdir") for name in os.listdir(trees)] if os.path.isdir(trees) else []
+    tops = {os.path.dirname(place.common), *(os.path.dirname(_text(link).strip()) for link in links)} - {place.top, ""}
+    return any(os.path.isdir(os.path.join(top, os.path.relpath(root, place.top), STATE_FOLDER)) for top in tops)
+
+
+def _exclude_line(root: str) -> tuple[str, bytes]:
+    """The file and our line in it, anchored at the working tree's top; two empty strings where there is no git."""
+    place = _place(root)
+    if place is None:
+        return "", b""
+    below = os.path.relpath(root, place.top).replace(os.sep, "/")
+    folder = STATE_FOLDER if below == "." else f"{below}/{STATE_FOLDER}"
+    return os.path.join(place.common, "info", "exclude"), re.sub(r"([\\*?\[])", r"\\\1", f"/{folder}/").encode()
+
 
 def _repository(root: str) -> Optional[git.Repo]:
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    if not any(os.path.lexists(os.path.join(folder, ".git")) for folder in _upwards(root)):
+    if _place(root) is None:
         return None
     import git
 
@@ -25,13 +127,6 @@ def _repository(root: str) -> Optional[git.Repo]:
         return git.Repo(root, search_parent_directories=True)
     except git.GitError:
         return None
-
-
-def _upwards(path: str) -> Sequence[str]:
-    folders = [path]
-    while os.path.dirname(folders[-1]) != folders[-1]:
-        folders.append(os.path.dirname(folders[-1]))
-    return folders
 
 
 def _environment(repository: git.Repo) -> dict[str, str]:
@@ -45,17 +140,8 @@ def _environment(repository: git.Repo) -> dict[str, str]:
     return {"GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", **named}
 
 
-def head(root: str) -> Optional[str]:
-    """The commit that is checked out."""
-    repository = _repository(root)
-    try:
-        return repository.head.commit.hexsha if repository and not repository.bare else None
-    except (ValueError, OSError):  # no commit yet
-        return None
-
-
 def dirty(root: str, paths: Sequence[str]) -> list[str]:
-    """Which of ``paths`` differ from the last commit (or are not in it)."""
+    """Which of ``paths`` differ from the last commit (or are not in it). Raises where git cannot say."""
     repository = _repository(root)
     if repository is None:
         return []
@@ -64,8 +150,8 @@ def dirty(root: str, paths: Sequence[str]) -> list[str]:
     try:
         with repository.git.custom_environment(**_environment(repository)):
             return [p for p in paths if repository.git.status("--porcelain", "--ignored", "--", os.path.join(root, p))]
-    except git.GitError:
-        return []
+    except git.GitError as error:
+        raise ApplyOptError(f"git does not answer in {root}: {error}", "check with: git status") from error
 
 
 def check_clean(root: str, paths: Sequence[str]) -> None:

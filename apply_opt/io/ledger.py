@@ -5,7 +5,6 @@
     .apply-opt/ledger.json        the entries, oldest first, with a check sum
     .apply-opt/objects/<sha256>   file contents before and after each entry, and each entry's patch
     .apply-opt/backup/<path>      each file as it was before the first entry that changed it, under its own name
-    .apply-opt/.gitignore         so that git sees none of it
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def folder(root: str, *names: str) -> str:
 def interrupted(root: str) -> bool:
     """Whether an apply or revert was killed here, or is at work. (A ledger that was lost is another matter.)"""
     state = folder(root)
-    names = set(os.listdir(state)) - {"rescued", ".gitignore"} if os.path.isdir(state) else set()
+    names = set(os.listdir(state)) - {"rescued"} if os.path.isdir(state) else set()
     return unfinished(root) or (bool(names) and "ledger.json" not in names and not backups(root))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from apply_opt.errors import ApplyOptError, Conflict, LedgerError, Refused
-from apply_opt.io import files, ledger
+from apply_opt.io import files, git, ledger
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
 from apply_opt.model.merge import MergeConflict, three_way
 
@@ -110,7 +110,8 @@ def _take_back(root: str, cause: BaseException) -> None:
 
 
 def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: bytes, objects: Sequence[bytes]) -> None:
-    _store(root, ledger.folder(root, ".gitignore"), b"*\n")
+    with contextlib.suppress(OSError):  # where .git cannot be written to, git shows the folder; that is all
+        git.exclude(root)
     for data in [*objects, *(c.before for c in changes), *(c.after for c in changes)]:
         _store(root, ledger.folder(root, "objects", sha256(data)), data)
     steps = [{"path": c.path, "before": sha256(c.before), "after": sha256(c.after)} for c in changes]
@@ -204,10 +205,11 @@ def _leave_no_trace(root: str) -> None:
     if ledger.unfinished(root) or _has_entries(root):
         return
     state = ledger.folder(root)
-    keep = {"rescued", ".gitignore"} if os.path.isdir(ledger.folder(root, "rescued")) else set()
     with contextlib.suppress(OSError):
-        for name in sorted(set(os.listdir(state)) - keep - {"lock"}):
+        for name in sorted(set(os.listdir(state)) - {"rescued", "lock"}):
             files.remove_tree(os.path.join(state, name))
+        if not os.path.isdir(ledger.folder(root, "rescued")):
+            git.include(root)
         files.remove(os.path.join(state, "lock"))
         files.remove_folder(state)
 
@@ -231,7 +233,8 @@ def forget(root: str, keep: bool) -> None:
 
 def put_aside(root: str, name: str, data: bytes) -> None:
     """Keep ``data`` in ``.apply-opt/rescued/``, under its own name and its hash."""
-    _store(root, ledger.folder(root, ".gitignore"), b"*\n")
+    with contextlib.suppress(OSError):  # where .git cannot be written to, git shows the folder; that is all
+        git.exclude(root)
     _store(root, ledger.folder(root, "rescued", *f"{name}.{sha256(data)[:12]}".split("/")), data)
 
 

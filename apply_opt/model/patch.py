@@ -167,7 +167,10 @@ def apply(patch: FilePatch, data: bytes, reverse: bool = False) -> bytes:
         old, new = (hunk.new, hunk.old) if reverse else (hunk.old, hunk.new)
         start = _place(lines, old, position)
         if start is None:
-            raise Conflict(f"{patch.path}: hunk {number} of the patch does not stand there, or in more than one place")
+            raise Conflict(
+                f"{patch.path}: hunk {number} of the patch does not stand there, or in more than one place",
+                "put its lines back as the patch has them, or take what is left of them out by hand",
+            )
         result += [*lines[position:start], *new]
         position = start + len(old)
     return b"".join([*result, *lines[position:]])

@@ -894,7 +894,10 @@ class StepAudioTokenizer(Base):"""),
         replaced(
             module(),
             ("class Step", "@dataclasses.dataclass\nclass Step"),
-            ("    def __init__(self, path, funasr_model):\n        self.funasr_model = funasr_model", "    path: str\n\n    def __post_init__(self):\n        path = self.path"),
+            (
+                "    def __init__(self, path, funasr_model):\n        self.funasr_model = funasr_model",
+                "    path: str\n\n    def __post_init__(self):\n        path = self.path",
+            ),
         ),
         [("threads = 1", f"threads = {CALL}(providers)")],
         "@dataclasses",

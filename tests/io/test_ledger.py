@@ -178,7 +178,7 @@ def test_backups_by_their_own_names(tmp_path: Path) -> None:
     [
         ((), False, False),
         (("ledger.json", "lock", "objects/a", "backup/x.py"), False, False),
-        (("rescued/x.py", ".gitignore"), False, False),
+        (("rescued/x.py",), False, False),
         (("lock",), True, False),
         (("objects/a",), True, False),
         (("ledger.json", "journal.json"), True, True),
