@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ settings.load_profile("apply-opt")
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing of the user's: no git configuration, no language, no colour."""
+    """Nothing of the user's: no git configuration, no language, no colour. And no waiting for the disk."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for name in ("LC_ALL", "LC_MESSAGES", "LANG", "EMAIL", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("APPLY_OPT_LANG", "en")
@@ -58,7 +60,7 @@ def git_checkout(origin: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def fresh_catalog() -> None:
+def fresh_catalog() -> Iterator[None]:
     """The catalog is read anew, in this test and after it."""
     catalog.load.cache_clear()
     yield

@@ -166,6 +166,7 @@ def kill_at_each_step(template: Path, work: Path, words: list[str]) -> Iterator[
 
 def main() -> None:
     """Kill, then look: one JSON line for each step."""
+    os.fsync = lambda descriptor: None
     request = json.loads(sys.stdin.read())
     template, work = Path(request["template"]), Path(request["work"])
     for at, name, folder in kill_at_each_step(template, work, request["words"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments, state
@@ -57,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkout_arguments(parser)
 
 
-def plan_for(arguments: argparse.Namespace) -> Plan:
-    """The plan that the arguments ask for."""
-    return _plan(arguments, *_find(arguments))
+def plan_for(arguments: argparse.Namespace, shown: Sequence[str] = ()) -> Plan:
+    """The plan that the arguments ask for; ``shown`` may be in it although they would not be applied."""
+    return _plan(arguments, *_find(arguments), shown)
 
 
 def _find(arguments: argparse.Namespace) -> tuple[Catalog, Checkout]:
@@ -68,8 +68,8 @@ def _find(arguments: argparse.Namespace) -> tuple[Catalog, Checkout]:
     return units, find_checkout(units, wanted, arguments.repo, arguments.file)
 
 
-def _plan(arguments: argparse.Namespace, units: Catalog, place: Checkout) -> Plan:
-    request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight)
+def _plan(arguments: argparse.Namespace, units: Catalog, place: Checkout, shown: Sequence[str] = ()) -> Plan:
+    request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight, shown)
     return make_plan(units, place, members(units, arguments.names), request)
 
 
@@ -80,9 +80,9 @@ def refuse_single(plan: Plan, strict: bool) -> None:
     if failed and (strict or not landed):
         first = failed[0]
         if first.error is not None and len(failed) == 1:
-            first.error.message, first.error.next_step = first.message, first.next_step
+            first.error.message, first.error.next_step = f"{first.name}: {first.message}", first.next_step
             raise first.error
-        text = "; ".join(o.message for o in failed)
+        text = "; ".join(f"{o.name}: {o.message}" for o in failed)
         raise Refused(text, "\n".join(dict.fromkeys(o.next_step for o in failed if o.next_step)))
 
 
@@ -151,13 +151,15 @@ def make_entry(
     )
 
 
-def outcome_lines(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+def outcome_lines(outcomes: Sequence[Outcome], words: Mapping[str, str] = WORDS) -> list[tuple[str, str]]:
     """One outcome a line, with what to do next below those that did not land."""
     width = max(len(o.name) for o in outcomes)
     lines = []
     for outcome in outcomes:
-        detail = outcome.message or "lines " + ", ".join(str(line) for line in sorted({s.line for s in outcome.sites}))
-        lines.append((STYLES[outcome.kind], f"{outcome.name:{width}}  {WORDS[outcome.kind]:15}  {detail}"))
+        found = sorted({site.line for site in outcome.sites})
+        detail = outcome.message or f"line{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+        lines.append((STYLES[outcome.kind], f"{outcome.name:{width}}  {words[outcome.kind]:16}  {detail}"))
+        lines += [("dim", f"{'':{width}}  {text}") for text in outcome.notes]
         lines += [("yellow", f"{'':{width}}  warning: {text}") for text in outcome.warnings]
         if outcome.kind in (LEFT_OUT, REFUSED) and outcome.next_step:
             lines += [("dim", f"{'':{width}}  {text}") for text in outcome.next_step.splitlines()]
@@ -175,6 +177,7 @@ def outcome_document(outcome: Outcome) -> dict[str, object]:
         "message": outcome.message,
         "next_step": outcome.next_step,
         "warnings": list(outcome.warnings),
+        "notes": list(outcome.notes),
     }
 
 

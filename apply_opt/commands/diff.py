@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.apply import add_plan_arguments, outcome_document, outcome_lines, plan_for
+from apply_opt.commands.apply import WORDS, add_plan_arguments, outcome_document, outcome_lines, plan_for
 from apply_opt.model import patch
 from apply_opt.model.plan import PLANNED
 
@@ -24,13 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Plan and show."""
-    plan = plan_for(arguments)
+    plan = plan_for(arguments, shown=arguments.names)
     text = patch.make(plan.before, plan.after, plan.checkout.file)
     lines = [(_style(line), line) for line in text.decode("utf-8", "replace").splitlines()]
-    notes = [o._replace(message=f"{o.message or 'would be applied'}") for o in plan.outcomes]
     if lines:
         lines.append(("", ""))
-    lines += [(style, line.replace("  applied  ", "  would land")) for style, line in outcome_lines(notes)]
+    lines += outcome_lines(plan.outcomes, {**WORDS, PLANNED: "would be applied"})
     document = {
         "checkout": plan.checkout.root,
         "file": plan.checkout.file,

@@ -18,11 +18,15 @@ from apply_opt.model.unit import Optimization
 
 
 class Request(NamedTuple):
-    """What was asked for, apart from the names. ``given`` is the ``--set`` values; ``preflight`` a folder."""
+    """What was asked for, apart from the names. ``given`` is the ``--set`` values; ``preflight`` a folder.
+
+    ``shown`` are optimizations that are only to be shown: neither their class nor a preflight holds them back.
+    """
 
     given: Mapping[str, str] = {}
     allow: Sequence[str] = ()
     preflight: Optional[str] = None
+    shown: Sequence[str] = ()
 
 
 class Plan(NamedTuple):
@@ -130,14 +134,14 @@ def _plan_all(
         names = {*view.applied, *(o.name for o in outcomes if o.kind == PLANNED)}
         outcomes.append(_plan_one(view, planner, names, optimization))
     planner.finish()
-    return planner, outcomes
+    return planner, [o._replace(sites=planner.settled.get(o.name, o.sites)) for o in outcomes]
 
 
 def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization: Optimization) -> Outcome:
     """One optimization on top of ``names``: what the ledger says of it, what stands in its way, what its codemod says."""
     parameters = view.parameters[optimization.name]
     entry = view.record.entry(optimization.name)
-    known = _recorded(entry, view.states[entry.name], optimization, parameters) if entry else None
+    known = _recorded(entry, view.states[entry.name], optimization, parameters, view.request) if entry else None
     if known is not None:
         return known
     for other in sorted(names.intersection(optimization.conflicts)):
@@ -145,13 +149,19 @@ def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization:
         return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
     for other in sorted(set(optimization.requires) - names):
         return _refusal(optimization, parameters, f"{optimization.name} needs {other}", f"apply-opt {other}")
-    held_back = _held_back(optimization, parameters, view.request)
+    held_back, notes = _held_back(optimization, parameters, view.request)
     outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=held_back is None)
-    return held_back if held_back is not None and outcome.kind == PLANNED else outcome
+    if outcome.kind != PLANNED:
+        return outcome
+    return held_back or outcome._replace(notes=notes)
 
 
 def _recorded(
-    entry: ledger.Entry, found: str, optimization: Optimization, parameters: Mapping[str, Value]
+    entry: ledger.Entry,
+    found: str,
+    optimization: Optimization,
+    parameters: Mapping[str, Value],
+    request: Request,
 ) -> Optional[Outcome]:
     """What the ledger says of an optimization; ``None`` where its change has been taken out by hand since."""
     if found == GONE:
@@ -159,7 +169,8 @@ def _recorded(
     if found == PARTLY:
         message = f"{entry.name} is applied, and its lines have been edited since"
         return _refusal(optimization, parameters, message, f"apply-opt revert {entry.name}, then apply it again")
-    if dict(entry.parameters) == dict(parameters):
+    asked = {key.rpartition(".")[2] for key in request.given}
+    if all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked):
         return Outcome(optimization, ALREADY, parameters, message=f"applied at {entry.applied_at}")
     values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
     return _refusal(
@@ -175,35 +186,25 @@ def _refusal(optimization: Optimization, parameters: Mapping[str, Value], messag
     return Outcome(optimization, REFUSED, parameters, message=message, next_step=next_step, error=error)
 
 
-def _held_back(optimization: Optimization, parameters: Mapping[str, Value], request: Request) -> Optional[Outcome]:
-    """Why an optimization that would land is not applied: its class, or what it needs to have been shown first."""
+def _held_back(
+    optimization: Optimization, parameters: Mapping[str, Value], request: Request
+) -> tuple[Optional[Outcome], Sequence[str]]:
+    """Why an optimization that would land is not applied: its class, or what has to be looked at first; and what was found."""
+    if optimization.name in request.shown:
+        return None, ()
     if optimization.safety == "lossy" and "lossy" not in request.allow:
-        message = f"{optimization.name} changes results (class lossy)"
-        return Outcome(
-            optimization,
-            LEFT_OUT,
-            parameters,
-            message=message,
-            next_step=f"apply-opt {optimization.name} --allow lossy",
-        )
+        step = f"apply-opt {optimization.name} --allow lossy"
+        return Outcome(optimization, LEFT_OUT, parameters, message="changes results (class lossy)", next_step=step), ()
     if not optimization.preflight or parameters.get("unchecked") is True:
-        return None
-    step = f"apply-opt {optimization.name} --allow lossy --preflight DIR, where DIR is {optimization.preflight}"
+        return None, ()
     if request.preflight is None:
-        message = f"{optimization.name} has to be checked first"
-        return Outcome(optimization, LEFT_OUT, parameters, message=message, next_step=step)
+        step = f"apply-opt {optimization.name} --allow lossy --preflight DIR, where DIR is {optimization.preflight}"
+        return Outcome(optimization, LEFT_OUT, parameters, message="has to be checked first", next_step=step), ()
     if not os.path.isdir(request.preflight):
         raise UsageError(f"--preflight {request.preflight} is not a folder", f"DIR is {optimization.preflight}")
     try:
-        check = catalog.codemod(optimization).preflight  # type: ignore[attr-defined]
-        check(request.preflight, parameters)
+        return None, catalog.codemod(optimization).preflight(request.preflight, parameters)  # type: ignore[attr-defined]
     except Refused as error:
         return Outcome(
-            optimization,
-            LEFT_OUT,
-            parameters,
-            message=f"{optimization.name}: {error.message}",
-            next_step=error.next_step,
-            error=error,
-        )
-    return None
+            optimization, LEFT_OUT, parameters, message=error.message, next_step=error.next_step, error=error
+        ), ()

@@ -89,8 +89,13 @@ def remove_tree(path: str) -> None:
 def replace(path: str, data: bytes, temporary: str) -> None:
     """Write ``data`` to ``path`` by way of ``temporary``, a name in the same folder."""
     remove(temporary)
-    write_through(temporary, data, like=path)
-    rename(temporary, path)
+    try:
+        write_through(temporary, data, like=path)
+        rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            remove(temporary)
+        raise
 
 
 def sync_folder(path: str) -> None:

@@ -110,8 +110,7 @@ def _take_back(root: str, cause: BaseException) -> None:
 
 
 def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: bytes, objects: Sequence[bytes]) -> None:
-    with contextlib.suppress(OSError):  # where .git cannot be written to, git shows the folder; that is all
-        git.exclude(root)
+    git.exclude(root)
     for data in [*objects, *(c.before for c in changes), *(c.after for c in changes)]:
         _store(root, ledger.folder(root, "objects", sha256(data)), data)
     steps = [{"path": c.path, "before": sha256(c.before), "after": sha256(c.after)} for c in changes]
@@ -233,8 +232,7 @@ def forget(root: str, keep: bool) -> None:
 
 def put_aside(root: str, name: str, data: bytes) -> None:
     """Keep ``data`` in ``.apply-opt/rescued/``, under its own name and its hash."""
-    with contextlib.suppress(OSError):  # where .git cannot be written to, git shows the folder; that is all
-        git.exclude(root)
+    git.exclude(root)
     _store(root, ledger.folder(root, "rescued", *f"{name}.{sha256(data)[:12]}".split("/")), data)
 
 

@@ -87,7 +87,11 @@ def rewrite_file(
     return Rewrite(sites, after.data)
 
 
-def check_settled(codemod: Codemod, after: Source, declared: Sequence[str], parameters: Mapping[str, Value]) -> None:
-    """Planning again on the result has to be a no-op. Raises :class:`InvalidResult`."""
-    if any(site.state == TODO for site in survey(codemod, after, declared, parameters)):
+def check_settled(
+    codemod: Codemod, after: Source, declared: Sequence[str], parameters: Mapping[str, Value]
+) -> list[Site]:
+    """The sites in the result. Planning again on it has to be a no-op, else :class:`InvalidResult` is raised."""
+    sites = survey(codemod, after, declared, parameters)
+    if any(site.state == TODO for site in sites):
         raise InvalidResult("planning again on the result is not a no-op")
+    return sites

@@ -33,6 +33,7 @@ class Outcome(NamedTuple):
     message: str = ""
     next_step: str = ""
     warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
     error: Optional[Refused] = None
 
     @property
@@ -54,6 +55,8 @@ class Planner:
         self.file = file
         self.careful = careful
         self.error: Optional[Refused] = None
+        self.settled: dict[str, Sequence[Site]] = {}
+        """Where what was planned stands in the result, for each optimization; complete after :meth:`finish`."""
         self._edits: list[Edit] = []
         self._landed: list[tuple[Codemod, Optimization, Mapping[str, Value]]] = []
         try:
@@ -72,7 +75,7 @@ class Planner:
             return self._plan(optimization, codemod, parameters, take)
         except (Refused, RecursionError) as cause:
             error = cause if isinstance(cause, Refused) else Refused(f"{self.file} is nested too deeply: {cause}")
-            manual = f"by hand:{optimization.manual.rstrip()}"
+            manual = f"by hand:\n{optimization.manual.strip()}"
             step = "\n".join(filter(None, [error.next_step, manual]))
             return Outcome(optimization, REFUSED, parameters, message=error.message, next_step=step, error=error)
 
@@ -103,7 +106,7 @@ class Planner:
             edits = codemod.edit(self._source, parameters, sites)
         if self.careful:
             after = check_edits(self._source, edits)
-            check_settled(codemod, after, optimization.sites, parameters)
+            self.settled[optimization.name] = check_settled(codemod, after, optimization.sites, parameters)
             self._source, self.data = after, after.data
         else:
             self._edits += edits
@@ -117,7 +120,7 @@ class Planner:
             return
         after = check_edits(self._source, self._edits)
         for codemod, optimization, parameters in self._landed:
-            check_settled(codemod, after, optimization.sites, parameters)
+            self.settled[optimization.name] = check_settled(codemod, after, optimization.sites, parameters)
         if after.data != self.data:
             raise InvalidResult("the edits together are not the edits one by one")
         self._source, self._edits, self._landed = after, [], []

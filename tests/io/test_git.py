@@ -126,7 +126,8 @@ def test_says_why_git_did_not_commit(git_checkout: Path) -> None:
 
 def test_git_itself_is_missing(git_checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert ours.dirty(str(git_checkout), ["tokenizer.py"]) == []
+    with pytest.raises(ApplyOptError, match="git does not answer"):
+        ours.dirty(str(git_checkout), ["tokenizer.py"])
     with pytest.raises(ApplyOptError, match="git did not commit: "):
         ours.commit(str(git_checkout), ["tokenizer.py"], "x")
 
