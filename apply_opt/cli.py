@@ -37,6 +37,9 @@ BUG = 70
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command line. The one place where expected errors are caught."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its code, not a crash
+            stream.reconfigure(errors="backslashreplace")
     if argv is None:
         gc.disable()  # a process this short never gets its memory back in time; a third of a plan would be collections
     as_json = "--json" in words
