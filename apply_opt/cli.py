@@ -1,7 +1,7 @@
 """The command line: finds the command, runs it, says what it has to say, and turns every error into its exit code.
 
 Exit codes: 0 done, 1 an expected failure, 2 wrong usage, 3 refused (nothing was written), 4 parity failed, 5 slower or
-inconclusive where a gain was demanded, 70 a bug.
+inconclusive where a gain was demanded, 70 a bug, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Optional, TextIO
+from typing import Any, NoReturn, Optional, TextIO
 
 from apply_opt import __version__
 from apply_opt.commands import Result
@@ -31,7 +31,7 @@ COMMANDS = {
     "new": "start a new optimization",
 }
 STYLES = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
-BUG = 70
+BUG, INTERRUPTED = 70, 130
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -49,8 +49,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         _say_error(error.message, error.next_step, error.kind, error.exit_code, as_json)
         return error.exit_code
     except KeyboardInterrupt:
-        _say_error("interrupted; nothing is left half-done", "apply-opt status", "interrupted", 1, as_json)
-        return 130
+        _say_error("interrupted; nothing is left half-done", "apply-opt status", "interrupted", INTERRUPTED, as_json)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -80,7 +80,7 @@ def _run(words: Sequence[str]) -> int:
         return 0
     name, rest = _command(words)
     module = importlib.import_module(f"apply_opt.commands.{name.replace('list', 'listing')}")
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"apply-opt {name}",
         description=module.HELP,
         epilog=module.EPILOG,
@@ -92,8 +92,15 @@ def _run(words: Sequence[str]) -> int:
     return _say(module.run(arguments), getattr(arguments, "json", False))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as every other error is said, with the next thing to type."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"{self.prog} --help")
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """As wide as the terminal. argparse would find that out with shutil, which takes longer to import than a command runs."""
+    """As wide as the terminal; argparse would find that out with shutil, whose import `status` would notice."""
 
     def __init__(self, prog: str) -> None:
         try:
@@ -105,7 +112,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The command and its words. The first word that is not an option decides; if no command is called so, it is a NAME."""
-    takes_value = ("--repo", "--file", "--set", "--allow", "--preflight")
+    takes_value = ("--repo", "--file", "--set", "--allow", "--preflight", "--patch", "--target", "--class", "--root")
     index = 0
     while index < len(words) and words[index].startswith("-"):
         index += 2 if words[index] in takes_value else 1

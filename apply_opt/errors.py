@@ -48,6 +48,12 @@ class Ambiguous(Refused):
     kind = "ambiguous"
 
 
+class PartlyApplied(Ambiguous):
+    """Half of an optimization's change is there."""
+
+    kind = "partly_applied"
+
+
 class Conflict(Refused):
     """Something else, of the user's or of another optimization, stands in the way."""
 

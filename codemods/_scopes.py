@@ -117,10 +117,14 @@ def family(source: Source, cls: ast.ClassDef) -> list[ast.ClassDef]:
 
 def owners(source: Source, attribute: ast.Attribute) -> list[ast.ClassDef]:
     """The class of the object before the dot, and its bases; none where the object is not ``self`` or a class of this file."""
-    if not isinstance(attribute.value, ast.Name):
+    base: ast.expr = attribute.value
+    if isinstance(base, ast.Call) and callee(base) == "type" and len(base.args) == 1:
+        base = base.args[0]
+    elif isinstance(base, ast.Attribute) and base.attr == "__class__":
+        base = base.value
+    if not isinstance(base, ast.Name):
         return []
-    name = attribute.value.id
-    cls = class_of(source, attribute) if name in _selves(source, attribute) else class_named(source, name)
+    cls = class_of(source, attribute) if base.id in _selves(source, attribute) else class_named(source, base.id)
     return family(source, cls) if cls else []
 
 
@@ -369,7 +373,20 @@ def _spans(block: list[ast.AST], node: ast.AST) -> bool:
 
 
 def mentions(source: Source, expression: ast.expr) -> list[ast.expr]:
-    """The places that read like ``expression`` (a name or an attribute), whatever is done with it there."""
-    word = expression.attr if isinstance(expression, ast.Attribute) else getattr(expression, "id", "")
-    found = named(source, word)
-    return [n for n in found if isinstance(n, ast.expr) and type(n) is type(expression) and same(n, expression)]
+    """The places that read like ``expression`` (a name or an attribute), whatever is done with it there.
+
+    An attribute of ``self`` is the same under any name that the object, or its class, has there.
+    """
+    if isinstance(expression, ast.Attribute):
+        found = [n for n in named(source, expression.attr) if isinstance(n, ast.Attribute)]
+        own = set(owners(source, expression))
+        return [n for n in found if (own & set(owners(source, n)) if own else same(n, expression))]
+    word = getattr(expression, "id", "")
+    return [n for n in named(source, word) if isinstance(n, ast.Name)]
+
+
+def targets_of(statement: ast.stmt) -> list[ast.expr]:
+    """What an assignment assigns to; nothing, for other statements."""
+    if isinstance(statement, ast.Assign):
+        return statement.targets
+    return [statement.target] if isinstance(statement, ast.AnnAssign) else []

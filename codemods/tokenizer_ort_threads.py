@@ -21,7 +21,7 @@ from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, first_line, last_line
 
-from ._onnx_session import Options, speech_tokenizer_options
+from ._onnx_options import Options, speech_tokenizer_options
 from ._scopes import (
     FUNCTIONS,
     bindings,
@@ -31,6 +31,7 @@ from ._scopes import (
     parts,
     position,
     scope_of,
+    targets_of,
     together,
     unconditional,
 )
@@ -247,15 +248,15 @@ def _is_always_run(source: Source, options: Options, statement: ast.stmt) -> boo
 # The session's providers
 
 
-def _providers(source: Source, options: Options, statement: Optional[ast.stmt]) -> str:
+def _providers(source: Source, options: Options, statement: Optional[Assignment]) -> str:
     """Code for the session's providers; ``None`` where it cannot be said twice (a call) or is not known in this place."""
     use = options.use
     if use is None or use.providers is None or not all(isinstance(n, PURE) for n in ast.walk(use.providers)):
         return "None"
-    late = statement is not None and _changes_after(source, options, statement)
-    if late and not _can_move(source, options, statement):
-        return "None"
-    known = statement is None or late or scope_of(source, statement) is scope_of(source, use.statement)
+    place = statement or _place(source, options, None).statement
+    if place is use.statement or _can_move(source, options, statement):
+        return ast.unparse(use.providers)
+    known = scope_of(source, place) is scope_of(source, use.statement) and not _changes_after(source, options, place)
     return ast.unparse(use.providers) if known else "None"
 
 
@@ -287,9 +288,8 @@ def _can_move(source: Source, options: Options, statement: Optional[ast.stmt]) -
     use = options.use.statement if options.use else None
     if statement is None or use is None:
         return False
-    around = [*source.ancestors(statement), source.tree][0]
-    neighbours = any(statement in block and use in block for _, block in parts(around))
-    return neighbours and _stands_alone(source, statement) and _stands_alone(source, use)
+    alone = _starts_line(source, statement) and _ends_line(source, statement)
+    return alone and use in _neighbours(source, statement) and _starts_line(source, use)
 
 
 def _moved(source: Source, options: Options, setting: Setting) -> Optional[Edit]:
@@ -337,19 +337,19 @@ def _value(statement: Assignment) -> ast.expr:
 
 def _place(source: Source, options: Options, anchor: Optional[Assignment]) -> Place:
     """The place for a new statement: after ``anchor``, else before the options are used, else after they are made."""
-    if anchor is not None and _stands_alone(source, anchor):
-        target = anchor.targets[0] if isinstance(anchor, ast.Assign) else anchor.target
+    if anchor is not None and _has_room_after(source, anchor):
+        (target,) = targets_of(anchor)
         assert isinstance(target, ast.Attribute)
         return _after(source, anchor, ast.unparse(target.value))
-    use = options.use
-    if use is not None and _stands_alone(source, use.statement):
+    use, made = options.use, options.made
+    if use is not None and _starts_line(source, use.statement):
         line = first_line(use.statement)
         return Place(line, source.indent(line), use.statement, ast.unparse(use.name))
-    if isinstance(options.made, (ast.Assign, ast.AnnAssign)) and _stands_alone(source, options.made):
-        return _after(source, options.made, ast.unparse(options.names[0].expression))
-    statement = use.statement if use else options.made
+    if isinstance(made, (ast.Assign, ast.AnnAssign)) and _has_room_after(source, made):
+        return _after(source, made, ast.unparse(options.names[0].expression))
     raise Ambiguous(
-        f"{source.name}:{statement.lineno}: there is other code on the line, next to which nothing can be put"
+        f"{source.name}:{(use.statement if use else made).lineno}: there is other code on the line, "
+        "next to which nothing can be put"
     )
 
 
@@ -360,9 +360,25 @@ def _after(source: Source, statement: ast.stmt, name: str) -> Place:
     return Place(line, source.indent(first_line(statement)), statement, name)
 
 
-def _stands_alone(source: Source, statement: ast.stmt) -> bool:
-    """Whether nothing but a comment is on the lines of ``statement`` besides it."""
-    start, end = source.lines[first_line(statement) - 1], source.lines[last_line(statement) - 1]
-    after = end.encode()[statement.end_col_offset or 0 :].decode().strip()
-    before = start.encode()[: statement.col_offset].decode().strip()
-    return not before and (after in ("", ";") or after.startswith("#")) and not start.lstrip().startswith("elif")
+def _has_room_after(source: Source, statement: ast.stmt) -> bool:
+    """Whether a line below ``statement`` comes right after it, and in the same block."""
+    on_line = [s for s in _neighbours(source, statement) if isinstance(s, ast.stmt) and s.lineno == statement.lineno]
+    return _starts_line(source, min(on_line, key=position)) and _ends_line(source, statement)
+
+
+def _neighbours(source: Source, statement: ast.stmt) -> list[ast.AST]:
+    """The block that ``statement`` is in."""
+    around = [*source.ancestors(statement), source.tree][0]
+    return next(block for _, block in parts(around) if statement in block)
+
+
+def _starts_line(source: Source, statement: ast.stmt) -> bool:
+    """Whether nothing is in front of ``statement`` on its first line."""
+    line = source.lines[first_line(statement) - 1]
+    return not line.encode()[: statement.col_offset].strip() and not line.lstrip().startswith("elif")
+
+
+def _ends_line(source: Source, statement: ast.stmt) -> bool:
+    """Whether nothing but a comment follows ``statement`` on its last line."""
+    rest = source.lines[last_line(statement) - 1].encode()[statement.end_col_offset or 0 :].strip()
+    return rest in (b"", b";") or rest.startswith(b"#")

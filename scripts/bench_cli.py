@@ -39,17 +39,18 @@ GOALS = {
     "tokenizer_quick, 20,000 files / small tree": 1.15,
 }
 PLAN = """
-import sys, time, libcst
+import gc, sys, time, libcst
 from apply_opt.commands.planning import Request, make_plan, members
 from apply_opt.io import catalog
 from apply_opt.io.checkout import find
 units = catalog.load()
 names = members(units, ["tokenizer_quick"])
 place = find(sys.argv[1], units.targets.values())
-text = open(place.path()).read()
+text = open(place.path(), encoding="utf-8").read()
 for optimization in names:
     catalog.codemod(optimization)
 libcst.parse_module("x = 1")
+gc.disable()  # as in the command
 start = time.perf_counter()
 if sys.argv[2] == "plan":
     outcomes = make_plan(units, place, names, Request(allow=["lossy"])).outcomes
@@ -68,6 +69,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--output", metavar="FILE", help="write the record (JSON) there")
     arguments = parser.parse_args()
+    if arguments.output:
+        os.makedirs(os.path.dirname(os.path.abspath(arguments.output)), exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         record = measure(scratch, arguments.upstream or REFERENCE, arguments.rounds)
     for name, row in record["ratios"].items():

@@ -103,7 +103,7 @@ JSON: list[tuple[tuple[str, ...], int]] = [
     (("doctor",), 0),
     ((THREADS, "--commit"), 1),
     (("status", "--repo", "nowhere"), 3),
-    (("list", "--repo", "nowhere"), 0),
+    (("list", "--repo", "nowhere"), 3),
 ]
 
 

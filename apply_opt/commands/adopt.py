@@ -8,13 +8,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands import apply as apply_command
+from apply_opt.commands import GONE, Result, add_checkout_arguments, state
 from apply_opt.commands.planning import Plan, find_checkout, parse_settings
+from apply_opt.commands.writing import record
 from apply_opt.errors import ApplyOptError, Refused, UsageError
-from apply_opt.io import catalog, files, git, ledger, transaction
+from apply_opt.io import catalog, files, ledger, transaction
 from apply_opt.io.catalog import Catalog
-from apply_opt.io.checkout import Checkout, sha256
+from apply_opt.io.checkout import Checkout
 from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import PLANNED, Outcome, plan_one
@@ -56,26 +56,34 @@ def run(arguments: argparse.Namespace) -> Result:
         return _record(*_look(units, place, given))
 
 
-def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[Plan, Candidate]:
-    """The patch that is in the file, and what leads from the file without it to the file as it is."""
-    record = ledger.load(place.root)
-    if record.chain(place.file):
-        raise Refused(
-            f"{place.file} already has entries in the ledger", "apply-opt status; apply-opt revert --all first"
-        )
+def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[Plan, list[str]]:
+    """What leads from the file without the patches that are in it to the file as it is; and the patches."""
+    applied = ledger.load(place.root)
     now = files.read(place.path()) or b""
+    states = state.contents(applied)
+    known = {e.name for e in applied.entries if state.entry_state(applied, e, states) != GONE}
+    outcomes: list[Outcome] = []
+    paths: list[str] = []
     for candidate in [given] if given else _shipped(units):
-        taken = _take(units, place, candidate, now, bool(given))
-        if taken is not None:
-            return Plan(place, record, taken, taken[0].before, now), candidate
+        if known.intersection(candidate.names):
+            continue
+        before = outcomes[0].before if outcomes else now
+        taken = _take(units, place, candidate, before, bool(given)) or ()
+        outcomes[:0] = taken
+        known.update(outcome.name for outcome in taken)
+        paths += [candidate.path] * bool(taken)
+    if outcomes:
+        return Plan(place, applied, outcomes, outcomes[0].before, now), paths
+    if given and known.intersection(given.names):
+        raise Refused(f"{' '.join(given.names)} is in the ledger already", "apply-opt status; apply-opt revert")
     raise Refused(
-        f"none of the patches that come with apply-opt is in {place.file} as it was published",
+        f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)",
         "name the patch that was applied: apply-opt adopt --patch FILE",
     )
 
 
 def _read(path: str) -> Candidate:
-    data = files.read(path)
+    data = files.read(path, pipe=True)
     if data is None:
         raise UsageError(f"there is no file {path}", "name the patch: --patch FILE")
     return _candidate(path, data)
@@ -143,18 +151,11 @@ def _replay(units: Catalog, place: Checkout, candidate: Candidate, before: bytes
     return outcomes
 
 
-def _record(plan: Plan, candidate: Candidate) -> Result:
-    place = plan.checkout
-    head = git.head(place.root)
+def _record(plan: Plan, paths: Sequence[str]) -> Result:
+    root = plan.checkout.root
     names = [outcome.name for outcome in plan.outcomes]
-    entries = [entry for entry in plan.ledger.entries if entry.name not in names]
-    objects: list[bytes] = []
-    for outcome in plan.outcomes:
-        text = patch.make(outcome.before, outcome.after, place.file)
-        objects += [outcome.before, outcome.after, text]
-        file = ledger.FileRecord(place.file, sha256(outcome.before), sha256(outcome.after), sha256(text))
-        entries.append(apply_command.make_entry(plan, outcome, file, head, by="adopt"))
-    transaction.commit(place.root, [], ledger.Ledger(place.root, tuple(entries)), objects)
+    new, objects = record(plan, by="adopt")
+    transaction.commit(root, [], new, objects)
     lines = [("green", f"{name} is taken over") for name in names]
     lines.append(("dim", "take out: apply-opt revert " + " ".join(names)))
-    return Result(lines, {"checkout": place.root, "adopted": names, "patch": os.path.basename(candidate.path)})
+    return Result(lines, {"checkout": root, "adopted": names, "patches": [os.path.basename(p) for p in paths]})

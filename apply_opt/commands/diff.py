@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.apply import WORDS, add_plan_arguments, outcome_document, outcome_lines, plan_for
+from apply_opt.commands.outcomes import WORDS, outcome_document, outcome_lines
+from apply_opt.commands.planning import add_plan_arguments, locate, plan_for
 from apply_opt.model import patch
 from apply_opt.model.plan import PLANNED
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Plan and show."""
-    plan = plan_for(arguments, shown=arguments.names)
+    plan = plan_for(arguments, *locate(arguments), shown=arguments.names)
     text = patch.make(plan.before, plan.after, plan.checkout.file)
     lines = [(_style(line), line) for line in text.decode("utf-8", "replace").splitlines()]
     if lines:

@@ -55,7 +55,7 @@ def _torch(found: dict[str, Any] | None) -> list[Line]:
         return [
             (
                 "dim",
-                "torch        not installed; applying and reverting do not need it (pip install 'apply-opt[bench]')",
+                "torch        not installed; applying and reverting do not need it (it comes with the extra `bench`)",
             )
         ]
     if "error" in found:

@@ -8,19 +8,22 @@ import shlex
 from collections.abc import Sequence
 
 from apply_opt import __version__
-from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.apply import add_plan_arguments, outcome_document, outcome_lines, plan_for, refuse_single
+from apply_opt.commands import Result, add_checkout_arguments, state
+from apply_opt.commands.outcomes import outcome_document, outcome_lines
+from apply_opt.commands.planning import Plan, add_plan_arguments, locate, plan_for, refuse_unless_landed
 from apply_opt.errors import Refused
 from apply_opt.io import git
 from apply_opt.io.checkout import sha256
 from apply_opt.model import patch
-from apply_opt.model.plan import PLANNED, Outcome
+from apply_opt.model.plan import ALREADY, PLANNED, Outcome
 
 HELP = "print a patch for this checkout, for `patch -p1` and `git apply`"
 EPILOG = """examples:
   apply-opt export tokenizer_quick --allow lossy > quick.patch
   patch -p1 < quick.patch          put it in (or: git apply quick.patch)
-  patch -R -p1 < quick.patch       take it out"""
+  patch -R -p1 < quick.patch       take it out
+
+Where it is applied already, the patch is the one that takes it out with `patch -R -p1`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,21 +34,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Plan, and print the plan as a patch."""
-    plan = plan_for(arguments)
-    refuse_single(plan, strict=False)
-    planned = plan.of_kind(PLANNED)
+    plan = plan_for(arguments, *locate(arguments), as_it_is=True)
+    refuse_unless_landed(plan, arguments.names)
+    planned, before, after = plan.of_kind(PLANNED), plan.before, plan.after
     if not planned:
-        raise Refused("there is nothing to export: " + "; ".join(o.message for o in plan.outcomes), "apply-opt status")
+        planned, before = _applied(plan), _without(plan)
+    if before == after:
+        reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
+        raise Refused(f"there is nothing to export: {reasons}", "apply-opt status")
     head = git.head(plan.checkout.root)
     origin = f"{plan.checkout.target.name}{f' at {head}' if head else ''}"
-    text = header(planned, origin, plan.before, plan.after) + patch.make(plan.before, plan.after, plan.checkout.file)
+    text = header(planned, origin, before, after) + patch.make(before, after, plan.checkout.file)
     document = {
         "checkout": plan.checkout.root,
         "patch": text.decode("utf-8", "replace"),
         "outcomes": [outcome_document(o) for o in plan.outcomes],
     }
-    missing = [o for o in plan.outcomes if o.kind != PLANNED]
+    missing = [o for o in plan.outcomes if o not in planned]
     return Result(outcome_lines(missing) if missing else [], document, raw=text)
+
+
+def _applied(plan: Plan) -> list[Outcome]:
+    """What is applied already, with the values that it was applied with: its patch takes it out."""
+    entries = [(o, plan.ledger.entry(o.name)) for o in plan.of_kind(ALREADY)]
+    return [o._replace(parameters=entry.parameters) for o, entry in entries if entry is not None]
+
+
+def _without(plan: Plan) -> bytes:
+    names = [outcome.name for outcome in _applied(plan)]
+    rest = state.without(plan.ledger, names, state.contents(plan.ledger))
+    return rest.files.get(plan.checkout.file, plan.before)
 
 
 def header(

@@ -8,7 +8,7 @@ from typing import Optional
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import Request, find_checkout, make_plan
 from apply_opt.commands.words import language, title
-from apply_opt.errors import ApplyOptError, Refused
+from apply_opt.errors import ApplyOptError, NotRecognised
 from apply_opt.io import catalog
 from apply_opt.io.checkout import Checkout
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, Outcome
@@ -33,7 +33,9 @@ def run(arguments: argparse.Namespace) -> Result:
     reason = ""
     try:
         place = find_checkout(units, (), arguments.repo, arguments.file)
-    except Refused as error:
+    except NotRecognised as error:
+        if arguments.repo != "." or arguments.file:
+            raise
         reason = error.message
     rows = [_row(units, place, optimization) for optimization in units.optimizations.values()]
     bundles: list[dict[str, object]] = [
@@ -51,7 +53,9 @@ def run(arguments: argparse.Namespace) -> Result:
     lines.append(("", "bundles:" if language() == "en" else "组合："))
     lines += [("bold", f"{b['name']:{width}}{b['title']}") for b in bundles]
     lines += [("dim", "apply-opt show NAME says more; apply-opt diff NAME shows the change")]
-    return Result(lines, {"checkout": place.root if place else None, "optimizations": rows, "bundles": bundles})
+    return Result(
+        lines, {"checkout": place.root if place else None, "reason": reason, "optimizations": rows, "bundles": bundles}
+    )
 
 
 def _row(units: catalog.Catalog, place: Optional[Checkout], optimization: Optimization) -> dict[str, object]:

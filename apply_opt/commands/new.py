@@ -170,5 +170,10 @@ def run(arguments: argparse.Namespace) -> Result:
         files.make_folder(os.path.dirname(full))
         files.write_through(full, text.format(**words).encode())
     lines = [("green", f"wrote {path}") for path in texts]
-    lines.append(("dim", f"next: python -m pytest tests/codemods/test_{name}.py   (CONTRIBUTING.md says how to go on)"))
+    lines.append(
+        (
+            "dim",
+            f"next: python -m pytest tests/codemods/test_{name}.py   (CONTRIBUTING.md says how to go on)",
+        )
+    )
     return Result(lines, {"name": name, "files": list(texts)})

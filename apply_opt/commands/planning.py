@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, cast
 
 from apply_opt.commands import GONE, PARTLY, state
 from apply_opt.errors import Conflict, LedgerError, NotRecognised, Refused, UsageError
@@ -12,21 +13,25 @@ from apply_opt.io import catalog, checkout, files, ledger
 from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
 from apply_opt.model import plan
+from apply_opt.model.codemod import CheckedCodemod
 from apply_opt.model.parameters import Value, resolve
-from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED, Outcome
+from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
+from apply_opt.model.target import Revision
 from apply_opt.model.unit import Optimization
 
 
 class Request(NamedTuple):
     """What was asked for, apart from the names. ``given`` is the ``--set`` values; ``preflight`` a folder.
 
-    ``shown`` are optimizations that are only to be shown: neither their class nor a preflight holds them back.
+    ``shown`` are optimizations that are only to be shown: neither their class nor a preflight holds them back. With
+    ``as_it_is``, what is applied already counts as what was asked for, whatever its values.
     """
 
     given: Mapping[str, str] = {}
     allow: Sequence[str] = ()
     preflight: Optional[str] = None
     shown: Sequence[str] = ()
+    as_it_is: bool = False
 
 
 class Plan(NamedTuple):
@@ -41,6 +46,55 @@ class Plan(NamedTuple):
     def of_kind(self, kind: str) -> list[Outcome]:
         """The outcomes of one kind."""
         return [outcome for outcome in self.outcomes if outcome.kind == kind]
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what to plan."""
+    parser.add_argument("names", metavar="NAME", nargs="+", help="an optimization or a bundle (apply-opt list)")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a parameter; may be repeated")
+    parser.add_argument(
+        "--allow",
+        metavar="CLASS",
+        choices=("lossy",),
+        action="append",
+        default=[],
+        help="lossy: accept that results change",
+    )
+    parser.add_argument("--preflight", metavar="DIR", help="a folder to check first, for optimizations that need one")
+
+
+def locate(arguments: argparse.Namespace) -> tuple[Catalog, Checkout]:
+    """The units that the arguments may mean, and the checkout."""
+    units = catalog.load_for(arguments.names)
+    wanted = [units.unit(name) for name in arguments.names]
+    return units, find_checkout(units, wanted, arguments.repo, arguments.file)
+
+
+def plan_for(
+    arguments: argparse.Namespace,
+    units: Catalog,
+    place: Checkout,
+    shown: Sequence[str] = (),
+    as_it_is: bool = False,
+) -> Plan:
+    """The plan that the arguments ask for; ``shown`` and ``as_it_is`` are :class:`Request`'s."""
+    request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight, shown, as_it_is)
+    return make_plan(units, place, members(units, arguments.names), request)
+
+
+def refuse_unless_landed(plan: Plan, names: Sequence[str], strict: bool = False) -> None:
+    """Raise where something asked for by its own name cannot be had, or nothing of a bundle, or (strict) not all of it."""
+    failed = [o for o in plan.outcomes if o.kind in (REFUSED, LEFT_OUT)]
+    landed = [o for o in plan.outcomes if o.kind in (PLANNED, ALREADY, NOT_NEEDED)]
+    by_name = [o for o in failed if o.name in names]
+    failed = by_name or failed
+    if failed and (by_name or strict or not landed):
+        text = "; ".join(f"{o.name}: {o.message}" for o in failed)
+        error = Refused(text, "\n".join(dict.fromkeys(o.next_step for o in failed if o.next_step)))
+        causes = {type(o.error).kind for o in failed if o.error is not None}
+        if len(causes) == 1:
+            (error.kind,) = causes
+        raise error
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
@@ -82,14 +136,10 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
     before = files.read(place.path())
     if before is None:
         raise NotRecognised(f"{place.path()} is not there any more")
-    chain = record.chain(place.file)
     now = state.contents(record)
     states = {e.name: state.entry_state(record, e, now) for e in record.entries}
-    applied = [(e.name, dict(e.parameters)) for e in record.entries if states[e.name] != GONE]
-    pristine = ledger.content(place.root, chain[0].before) if chain else before
-    revision = plan.known(place.target.revisions, pristine)
-    if chain and checkout.sha256(before) != chain[-1].after:
-        revision = None
+    here = [e for e in record.entries if any(f.path == place.file for f in e.files) and states[e.name] != GONE]
+    applied = [(e.name, dict(e.parameters)) for e in here]
     view = _View(record, states, [name for name, _ in applied], request, parameters)
     try:
         planner, outcomes = _plan_all(view, plan.Planner(before, place.file), optimizations)
@@ -97,8 +147,17 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
         planner, outcomes = _plan_all(view, plan.Planner(before, place.file, careful=True), optimizations)
     stack = [*applied, *((o.name, dict(o.parameters)) for o in outcomes if o.kind == PLANNED)]
     if outcomes and all(plan.is_default(units.optimizations[n], p) for n, p in stack if n in units.optimizations):
-        plan.check_known(revision, [n for n, _ in stack], planner.data)
+        plan.check_known(_revision(place, record, before), [n for n, _ in stack], planner.data)
     return Plan(place, record, outcomes, before, planner.data)
+
+
+def _revision(place: Checkout, record: ledger.Ledger, now: bytes) -> Optional[Revision]:
+    """The upstream revision that the file is, apart from what the ledger says; ``None`` where it was edited."""
+    chain = record.chain(place.file)
+    if not chain:
+        return plan.known(place.target.revisions, now)
+    pristine = ledger.content(place.root, chain[0].before)
+    return plan.known(place.target.revisions, pristine) if checkout.sha256(now) == chain[-1].after else None
 
 
 class _View(NamedTuple):
@@ -145,11 +204,13 @@ def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization:
     if known is not None:
         return known
     for other in sorted(names.intersection(optimization.conflicts)):
-        message = f"{optimization.name} does not go together with {other}"
+        message = f"does not go together with {other}"
         return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
     for other in sorted(set(optimization.requires) - names):
-        return _refusal(optimization, parameters, f"{optimization.name} needs {other}", f"apply-opt {other}")
+        return _refusal(optimization, parameters, f"needs {other}", f"apply-opt {other}")
     held_back, notes = _held_back(optimization, parameters, view.request)
+    if held_back and optimization.name in view.request.shown:
+        notes, held_back = (f"to apply it: {held_back.next_step}",), None
     outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=held_back is None)
     if outcome.kind != PLANNED:
         return outcome
@@ -167,16 +228,17 @@ def _recorded(
     if found == GONE:
         return None
     if found == PARTLY:
-        message = f"{entry.name} is applied, and its lines have been edited since"
+        message = "is applied, and its lines have been edited since"
         return _refusal(optimization, parameters, message, f"apply-opt revert {entry.name}, then apply it again")
     asked = {key.rpartition(".")[2] for key in request.given}
-    if all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked):
+    same = all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked)
+    if same or (request.as_it_is and not asked):
         return Outcome(optimization, ALREADY, parameters, message=f"applied at {entry.applied_at}")
     values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
     return _refusal(
         optimization,
         parameters,
-        f"{entry.name} is applied with other values: {values}",
+        f"is applied with other values: {values}",
         f"apply-opt revert {entry.name}, then apply it again",
     )
 
@@ -190,20 +252,20 @@ def _held_back(
     optimization: Optimization, parameters: Mapping[str, Value], request: Request
 ) -> tuple[Optional[Outcome], Sequence[str]]:
     """Why an optimization that would land is not applied: its class, or what has to be looked at first; and what was found."""
-    if optimization.name in request.shown:
-        return None, ()
+    step = f"apply-opt {optimization.name}" + " --allow lossy" * (optimization.safety == "lossy")
+    if optimization.preflight:
+        step += f" --preflight DIR, where DIR is {optimization.preflight}"
     if optimization.safety == "lossy" and "lossy" not in request.allow:
-        step = f"apply-opt {optimization.name} --allow lossy"
         return Outcome(optimization, LEFT_OUT, parameters, message="changes results (class lossy)", next_step=step), ()
     if not optimization.preflight or parameters.get("unchecked") is True:
         return None, ()
     if request.preflight is None:
-        step = f"apply-opt {optimization.name} --allow lossy --preflight DIR, where DIR is {optimization.preflight}"
         return Outcome(optimization, LEFT_OUT, parameters, message="has to be checked first", next_step=step), ()
     if not os.path.isdir(request.preflight):
         raise UsageError(f"--preflight {request.preflight} is not a folder", f"DIR is {optimization.preflight}")
     try:
-        return None, catalog.codemod(optimization).preflight(request.preflight, parameters)  # type: ignore[attr-defined]
+        codemod = cast(CheckedCodemod, catalog.codemod(optimization))
+        return None, codemod.preflight(request.preflight, parameters)
     except Refused as error:
         return Outcome(
             optimization, LEFT_OUT, parameters, message=error.message, next_step=error.next_step, error=error

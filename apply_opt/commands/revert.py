@@ -40,6 +40,11 @@ def run(arguments: argparse.Namespace) -> Result:
     """Revert."""
     if arguments.names and (arguments.all or arguments.from_backup):
         raise UsageError("names and --all or --from-backup do not go together", "apply-opt revert --help")
+    if arguments.from_backup and (arguments.all or arguments.commit):
+        raise UsageError(
+            "--from-backup goes alone: it restores every recorded file and merges nothing",
+            "apply-opt revert --from-backup, then commit with git",
+        )
     root = _root(arguments)
     if root is None:
         return _nothing(os.path.realpath(arguments.repo), _names(Ledger("", ()), arguments))
@@ -74,7 +79,14 @@ def _root(arguments: argparse.Namespace) -> Optional[str]:
 
 
 def _nothing(root: str, names: Sequence[str]) -> Result:
-    return Result([("", "nothing is applied here")], {"checkout": root, "reverted": list(names)})
+    document: dict[str, object] = {
+        "checkout": root,
+        "reverted": list(names),
+        "still_applied": [],
+        "files": {},
+        "commit": None,
+    }
+    return Result([("", "nothing is applied here")], document)
 
 
 def _names(record: Ledger, arguments: argparse.Namespace) -> list[str]:
@@ -143,7 +155,8 @@ def _originals(root: str, record: Optional[Ledger]) -> list[tuple[str, bytes]]:
         raise LedgerError(
             f"there is no backup in {root}/{STATE_FOLDER}", "git checkout, if the checkout is a git clone"
         )
-    found = [(name, files.read(ledger.folder(root, "backup", *name.split("/"))) or b"") for name in names]
+    known = [name for name in names if record is None or not record.entries or record.chain(name)]
+    found = [(name, files.read(ledger.folder(root, "backup", *name.split("/"))) or b"") for name in known]
     for name, data in found:
         if record and record.chain(name) and sha256(data) != record.chain(name)[0].before:
             raise LedgerError(

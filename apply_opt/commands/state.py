@@ -63,7 +63,10 @@ def _chain(record: Ledger, path: str) -> tuple[list[str], Chain]:
 
 
 def _on_top(chain: Chain, index: int) -> tuple[bytes, bytes]:
-    """The file without a change and with it, as if it had been made last: next to the lines of those made after it."""
+    """The file without a change and with it, as if it had been made last: next to the lines of those made after it.
+
+    Where those wrote over its lines, it stands if they do: the file before all of them, and after.
+    """
     from apply_opt.model.merge import MergeConflict
     from apply_opt.model.stack import take_out
 
@@ -71,7 +74,7 @@ def _on_top(chain: Chain, index: int) -> tuple[bytes, bytes]:
     try:
         return take_out(chain, index, last)[1], last
     except MergeConflict:
-        return chain[index]
+        return chain[index][0], last
 
 
 def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
@@ -79,8 +82,6 @@ def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
 
     Raises :class:`Conflict` where lines of one of ``names`` were edited, or its file is not there.
     """
-    from apply_opt.model import patch
-
     gone = {e.name for e in record.entries if entry_state(record, e, now) == GONE}
     result: dict[str, bytes] = {}
     objects: list[bytes] = []
@@ -102,12 +103,19 @@ def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
             entries.pop(name, None)
         result[path] = data
         for name, (before, after) in zip(owners, chain):
-            text = patch.make(before, after, path)
-            objects += [before, after, text]
-            file = FileRecord(path, sha256(before), sha256(after), sha256(text))
+            file, needed = file_record(path, before, after)
+            objects += needed
             if name in entries:
                 entries[name] = _with_file(entries[name], file)
     return Rest(result, Ledger(record.root, tuple(entries.values())), objects)
+
+
+def file_record(path: str, before: bytes, after: bytes) -> tuple[FileRecord, list[bytes]]:
+    """The ledger's record of one change, and the contents that it names."""
+    from apply_opt.model import patch
+
+    text = patch.make(before, after, path)
+    return FileRecord(path, sha256(before), sha256(after), sha256(text)), [before, after, text]
 
 
 def _with_file(entry: Entry, file: FileRecord) -> Entry:

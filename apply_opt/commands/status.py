@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Optional
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, Result, add_checkout_arguments
-from apply_opt.errors import Ambiguous, NotRecognised, Refused
+from apply_opt.errors import Ambiguous, NotRecognised, PartlyApplied, Refused
 from apply_opt.io import checkout, files
-from apply_opt.io.checkout import Checkout
+from apply_opt.io.checkout import STATE_FOLDER, Checkout
 
 HELP = "what is applied here, by apply-opt or by hand, and whether it was edited since"
 EPILOG = """states:
@@ -37,22 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkout_arguments(parser)
 
 
+class Found(NamedTuple):
+    """What the ledger says, held against the files: a state and a note for each entry."""
+
+    states: dict[str, tuple[str, str]]
+    files: Sequence[str] = ()
+    target: Optional[str] = None
+    recovered: bool = False
+    lost: int = 0
+    """How many of the contents that a revert needs are not there any more."""
+
+
 def run(arguments: argparse.Namespace) -> Result:
     """Look; put right what an interrupted run left, if anything."""
     root = checkout.ledger_root(arguments.repo)
     place = None if root else _recognise(arguments, False)
     root = root or (place.root if place else None)
-    found, recovered = _recorded(root) if root else ({}, False)
-    if not found or any(what != APPLIED for what, _ in found.values()):
-        place = place or _recognise(arguments, bool(found))
+    found = _recorded(root) if root else Found({})
+    if not found.states or any(what != APPLIED for what, _ in found.states.values()):
+        place = place or _recognise(arguments, bool(found.states))
         for name, (what, note) in _by_structure(place).items() if place else ():
-            if name not in found or (found[name][0] == GONE and what == BY_HAND):
-                found[name] = (what, note)
-    return _result(place, root, found, recovered)
+            if name not in found.states or (found.states[name][0] == GONE and what == BY_HAND):
+                found.states[name] = (what, note)
+    if place is not None:
+        found = found._replace(files=found.files or [place.file], target=place.target.name)
+    return _result(root or os.path.realpath(arguments.repo), found)
 
 
-def _recorded(root: str) -> tuple[dict[str, tuple[str, str]], bool]:
-    """What the ledger says, held against the files; and whether an interrupted run had to be put right."""
+def _recorded(root: str) -> Found:
     from apply_opt.commands import state
     from apply_opt.io import ledger
 
@@ -64,11 +77,13 @@ def _recorded(root: str) -> tuple[dict[str, tuple[str, str]], bool]:
             pass
     record = ledger.load(root)
     now = state.contents(record)
-    found = {}
+    states = {}
     for entry in record.entries:
         values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
-        found[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {values}".rstrip())
-    return found, recovered
+        states[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {values}".rstrip())
+    lost = sum(not os.path.isfile(ledger.folder(root, "objects", name)) for name in record.objects())
+    target = record.entries[0].target if record.entries else None
+    return Found(states, record.paths(), target, recovered, lost)
 
 
 def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Checkout]:
@@ -118,10 +133,8 @@ def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
     defaults = resolve(optimization.parameters, {}, optimization.name)
     try:
         site = survey(catalog.codemod(optimization), Source(data, place.file), optimization.sites, defaults)[0]
-    except Ambiguous as error:
-        return (PARTLY if "partly" in error.message else NO_SITE), error.message
     except Refused as error:
-        return NO_SITE, error.message
+        return PARTLY if isinstance(error, PartlyApplied) else NO_SITE, error.message
     except RecursionError as error:
         return NO_SITE, f"{place.file} is nested too deeply: {error}"
     where = f"{place.file}:{site.line}"
@@ -130,25 +143,29 @@ def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
     return (NOT_NEEDED, f"{where} has {site.note}") if site.state == THEIRS else (NOT_APPLIED, "")
 
 
-def _result(
-    place: Optional[Checkout], root: Optional[str], found: dict[str, tuple[str, str]], recovered: bool
-) -> Result:
-    where = place.root if place else root or os.getcwd()
-    pristine = all(s in (NOT_APPLIED, NOT_NEEDED, NO_SITE, GONE) for s, _ in found.values())
-    lines = [("", f"{where}" + (f"  ({place.target.name}, {place.file})" if place else ""))]
-    if recovered:
+def _result(root: str, found: Found) -> Result:
+    pristine = all(s in (NOT_APPLIED, NOT_NEEDED, NO_SITE, GONE) for s, _ in found.states.values())
+    about = ", ".join(filter(None, [found.target, *found.files]))
+    lines = [("", root + (f"  ({about})" if about else ""))]
+    if found.recovered:
         lines.append(("yellow", "an interrupted run was put right"))
-    lines.append(("green", "pristine: nothing of apply-opt is in it") if pristine else ("", ""))
-    width = max((len(name) for name in found), default=0)
-    for name, (what, note) in found.items():
+    if found.lost:
+        text = f"{found.lost} of the contents in {STATE_FOLDER}/objects are lost: put the files back with "
+        lines.append(("red", text + "apply-opt revert --from-backup"))
+    if pristine:
+        lines.append(("green", "pristine: nothing of apply-opt is recorded or recognised here"))
+    width = max((len(name) for name in found.states), default=0)
+    for name, (what, note) in found.states.items():
         lines.append((STYLES.get(what, ""), f"{name:{width}}  {what:15}  {note}".rstrip()))
-    if any(what == BY_HAND for what, _ in found.values()):
+    if any(what == BY_HAND for what, _ in found.states.values()):
         lines.append(("dim", "take it over, so that it can be reverted: apply-opt adopt"))
     document = {
-        "checkout": where,
-        "target": place.target.name if place else None,
+        "checkout": root,
+        "target": found.target,
+        "files": list(found.files),
         "pristine": pristine,
-        "recovered": recovered,
-        "optimizations": {name: {"state": what, "note": note} for name, (what, note) in found.items()},
+        "recovered": found.recovered,
+        "lost_objects": found.lost,
+        "optimizations": {name: {"state": what, "note": note} for name, (what, note) in found.states.items()},
     }
-    return Result([line for line in lines if line[1]], document)
+    return Result(lines, document)

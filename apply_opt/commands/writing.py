@@ -1,14 +1,45 @@
-"""What ``apply`` and ``revert`` share once they know what to write: the files and the ledger, and git's commit with them."""
+"""What is written once it is known: the ledger's new entries; the files and the ledger, and git's commit with them."""
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from typing import Optional
 
+from apply_opt import __version__
+from apply_opt.commands import state
+from apply_opt.commands.planning import Plan
 from apply_opt.io import files, git, ledger, transaction
-from apply_opt.io.checkout import inside
+from apply_opt.io.checkout import inside, sha256
 from apply_opt.io.ledger import Ledger
 from apply_opt.io.transaction import Change
+from apply_opt.model.plan import PLANNED
+
+
+def record(plan: Plan, by: str) -> tuple[Ledger, list[bytes]]:
+    """The ledger with the plan's changes in it, and the contents that it needs."""
+    root, planned = plan.checkout.root, plan.of_kind(PLANNED)
+    rest = state.without(plan.ledger, (), state.contents(plan.ledger))
+    names = {outcome.name for outcome in planned}
+    entries = [entry for entry in rest.ledger.entries if entry.name not in names]
+    objects = list(rest.objects)
+    head = git.head(root)
+    for outcome in planned:
+        file, needed = state.file_record(plan.checkout.file, outcome.before, outcome.after)
+        objects += needed
+        entry = ledger.Entry(
+            name=outcome.name,
+            target=plan.checkout.target.name,
+            parameters=dict(outcome.parameters),
+            files=(file,),
+            codemod=sha256(files.read(outcome.optimization.codemod) or b""),
+            version=__version__,
+            applied_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            head=head,
+            by=by,
+        )
+        entries.append(entry)
+    return Ledger(root, tuple(entries)), objects
 
 
 def write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional
 
@@ -12,7 +13,7 @@ from apply_opt.io import files
 from apply_opt.model.target import Target
 
 STATE_FOLDER = ".apply-opt"
-MAX_SEARCHED = 200_000
+MAX_SEARCHED, MAX_SOURCE = 200_000, 2_000_000  # files looked through, and the bytes of one, where none was named
 _SKIP = frozenset(
     {STATE_FOLDER, ".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox"}
 )
@@ -54,10 +55,25 @@ def ledger_root(start: str) -> Optional[str]:
     """The nearest folder, from ``start`` upwards, that has a ledger."""
     for folder in ancestors(start):
         if os.path.isdir(os.path.join(folder, STATE_FOLDER)):
+            _check_owner(folder)
             return folder
         if os.path.lexists(os.path.join(folder, ".git")):
             return None
     return None
+
+
+def _check_owner(root: str) -> None:
+    """A state folder says what to write where: one that another user has put above our files is not followed.
+
+    As git's safe.directory has it (https://git-scm.com/docs/git-config#Documentation/git-config.txt-safedirectory).
+    """
+    state = os.path.join(root, STATE_FOLDER)
+    owner = os.stat(state).st_uid
+    if hasattr(os, "geteuid") and owner not in (0, os.geteuid(), os.stat(root).st_uid):
+        raise Refused(
+            f"{state} belongs to another user, who is not the owner of {root} either",
+            f"look at it; if you trust it: chown -R $(id -u) {state}",
+        )
 
 
 def find(start: str, targets: Iterable[Target], file: Optional[str] = None) -> Checkout:
@@ -96,8 +112,9 @@ def _rooted(folder: str, target: Target, name: str) -> Checkout:
 def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
     path = os.path.realpath(os.path.join(folder, file))
     root = next((f for f in ancestors(folder) if _is_root(f)), folder)
-    name = os.path.relpath(path, root).replace(os.sep, "/")
-    inside(root, name)
+    name = os.path.relpath(path, root).replace(os.sep, "/") if _is_below(path, root) else path
+    if not os.path.isdir(path):
+        inside(root, name)
     for target in targets:
         if _is_target(root, name, target):
             return _rooted(root, target, name)
@@ -116,6 +133,12 @@ def has_markers(data: bytes, target: Target) -> bool:
 
 
 def _search(root: str, targets: Sequence[Target]) -> Checkout:
+    inner = [entry.name for entry in os.scandir(root) if os.path.lexists(os.path.join(entry.path, ".git"))]
+    if inner and not _is_root(root):
+        raise NotRecognised(
+            f"{root} is no checkout itself; it holds {', '.join(sorted(inner)[:5])}",
+            "go to the one you mean, or: --repo DIR",
+        )
     found: list[tuple[str, Target]] = []
     for count, entry in enumerate(files.walk(root, _SKIP)):
         if count >= MAX_SEARCHED:
@@ -123,7 +146,7 @@ def _search(root: str, targets: Sequence[Target]) -> Checkout:
                 f"{root} holds more than {MAX_SEARCHED} files: it is not searched further",
                 "name the checkout: --repo DIR",
             )
-        if not entry.name.endswith(".py") or entry.stat(follow_symlinks=False).st_size > 2_000_000:
+        if not entry.name.endswith(".py") or entry.stat(follow_symlinks=False).st_size > MAX_SOURCE:
             continue
         data = files.read(entry.path) or b""
         name = os.path.relpath(entry.path, root).replace(os.sep, "/")
@@ -145,10 +168,33 @@ def _names(targets: Sequence[Target]) -> str:
 
 
 def inside(root: str, name: str) -> str:
-    """The absolute path of ``name`` in ``root``, links resolved. Raises :class:`Refused` where it leads out of ``root``."""
-    path = os.path.realpath(os.path.join(root, name))
-    if os.path.isabs(name) or ".." in name.replace("\\", "/").split("/") or os.path.commonpath([root, path]) != root:
-        raise Refused(
-            f"{name} leads out of the checkout {root} (to {path})", "name the checkout that holds the file: --repo DIR"
-        )
-    return path
+    """The absolute path of ``name`` in ``root``, links resolved.
+
+    Raises :class:`Refused` where that leads out of ``root``, or into what belongs to git or to apply-opt. Names come from
+    patches, ledgers and journals, which a stranger may have written.
+    """
+    path = os.path.realpath(os.path.join(root, name)) if is_plain(name) else ""
+    if path and _is_below(path, root) and is_plain(os.path.relpath(path, root)):
+        return path
+    raise Refused(
+        f"{name} leads out of the checkout {root}{f' (to {path})' if path else ', or to what is not its own'}",
+        "name the checkout that holds the file: --repo DIR",
+    )
+
+
+def is_plain(name: object) -> bool:
+    """Whether ``name`` is a relative path that names a file of the tree itself: no ``..``, nothing of git's or of ours.
+
+    Letters' case, a drive's name, and the endings that Windows drops, make no difference to what is refused.
+    """
+    if not isinstance(name, str) or not name or "\0" in name or os.path.isabs(name):
+        return False
+    parts = [part.split(":")[0].rstrip(". ").lower() for part in re.split(r"[/\\]", name)]
+    return not {"", ".git", "git~1", STATE_FOLDER}.intersection(parts)
+
+
+def _is_below(path: str, root: str) -> bool:
+    try:
+        return path != root and os.path.commonpath([root, path]) == root
+    except ValueError:  # another drive
+        return False

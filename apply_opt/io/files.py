@@ -10,16 +10,34 @@ from typing import Optional
 
 from apply_opt.errors import ApplyOptError, Refused
 
+MAX_SIZE = 64 * 2**20
 
-def read(path: str) -> Optional[bytes]:
-    """The bytes of a regular file, ``None`` where there is none."""
+
+def read(path: str, pipe: bool = False) -> Optional[bytes]:
+    """The bytes of a regular file, ``None`` where there is none. With ``pipe``, of anything that comes to an end.
+
+    Raises :class:`ApplyOptError` for what is larger than a source file ever is, and for what is no regular file: in a
+    checkout, a pipe would keep us waiting.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | (0 if pipe else getattr(os, "O_NONBLOCK", 0))
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        with open(path, "rb", opener=lambda name, _: os.open(name, flags)) as file:
+            status = os.fstat(file.fileno())
+            is_file = stat.S_ISREG(status.st_mode)
+            is_large = is_file and status.st_size > MAX_SIZE
+            if is_file and not is_large:
+                return file.read()
+            if pipe and not is_large:
+                data = file.read(MAX_SIZE + 1)
+                if len(data) <= MAX_SIZE:
+                    return data
+        what = f"larger than {MAX_SIZE >> 20} MiB" if is_large or pipe else "not a regular file"
+        raise ApplyOptError(f"{path} cannot be read: it is {what}", f"check with: ls -ld {path}")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise ApplyOptError(f"{path} cannot be read: {error.strerror}", f"check with: ls -ld {path}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise ApplyOptError(f"{path} cannot be read: {reason}", f"check with: ls -ld {path}") from error
 
 
 def write_through(path: str, data: bytes, like: Optional[str] = None) -> None:

@@ -10,12 +10,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from apply_opt.errors import LedgerError
 from apply_opt.io import files
-from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside, is_plain, sha256
 
 FORMAT = 1
 _SCRATCH = ".apply-opt-new"
@@ -101,6 +102,12 @@ def backups(root: str) -> list[str]:
     """The files, relative to ``root``, of which there is a backup."""
     top = folder(root, "backup")
     found = [os.path.relpath(os.path.join(parent, name), top) for parent, _, names in os.walk(top) for name in names]
+    for name in found:
+        if not is_plain(name):
+            raise LedgerError(
+                f"{STATE_FOLDER}/backup/{name} is a backup that apply-opt does not make: it is not followed",
+                f"look at {top}, and remove what is not yours",
+            )
     return sorted(name.replace(os.sep, "/") for name in found if not name.endswith(_SCRATCH))
 
 
@@ -155,14 +162,22 @@ def _parse(root: str, data: bytes) -> Ledger:
 
 def _entry(table: Mapping[str, Any]) -> Entry:
     entry = Entry(**{**table, "files": tuple(FileRecord(**record) for record in table["files"])})
+    texts = (entry.name, entry.target, entry.codemod, entry.version, entry.applied_at, entry.by, entry.head or "")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(entry.parameters, dict) or not entry.files:
+        raise ValueError(f"entry {entry.name!r}")
     for record in entry.files:
-        parts = record.path.replace("\\", "/").split("/")
-        if os.path.isabs(record.path) or ".." in parts or not record.path:
-            raise ValueError(f"path {record.path!r}")
-        for name in (record.before, record.after, record.patch):
-            if len(name) != 64 or set(name) - set("0123456789abcdef"):
-                raise ValueError(f"hash {name!r}")
+        checked(*record)
     return entry
+
+
+def checked(path: object, *hashes: object) -> tuple[str, list[str]]:
+    """The path and the hashes. Raises :class:`ValueError` where they are not a file of the tree and names of objects."""
+    if not isinstance(path, str) or not is_plain(path):
+        raise ValueError(f"path {path!r}")
+    names = [name for name in hashes if isinstance(name, str) and re.fullmatch("[0-9a-f]{64}", name)]
+    if len(names) < len(hashes):
+        raise ValueError(f"hashes {hashes!r}")
+    return path, names
 
 
 def content(root: str, name: str) -> bytes:

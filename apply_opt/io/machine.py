@@ -104,5 +104,8 @@ def _probe(get: Callable[[], Any]) -> Any:
 def _version(program: str) -> Optional[str]:
     if shutil.which(program) is None:
         return None
-    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False, timeout=20)
-    return result.stdout.splitlines()[0] if result.stdout else None
+    try:
+        result = subprocess.run([program, "--version"], capture_output=True, check=False, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(result.stdout.decode("utf-8", "replace").splitlines()), None)

@@ -150,23 +150,24 @@ def recover(root: str) -> bool:
     if data is not None:
         try:
             journal = json.loads(data)
-            steps = [(inside(root, f["path"]), f["path"], f["before"], f["after"]) for f in journal["files"]]
+            steps = [ledger.checked(f["path"], f["before"], f["after"]) for f in journal["files"]]
             committed = _ledger(root) == journal["ledger"]
         except (ValueError, KeyError, TypeError) as error:
             raise LedgerError(
                 f"{STATE_FOLDER}/journal.json is damaged ({error})",
                 "apply-opt revert --from-backup puts the original files back",
             ) from error
-        for path, name, before, after in steps:
+        for name, (before, after) in steps:
             if not committed:
-                _undo(root, path, name, before, after)
-            files.remove(ledger.scratch(path))
+                _undo(root, name, before, after)
+            files.remove(ledger.scratch(inside(root, name)))
     _clear(root)
     files.remove(ledger.folder(root, "journal.json"))
     return True
 
 
-def _undo(root: str, path: str, name: str, before: str, after: str) -> None:
+def _undo(root: str, name: str, before: str, after: str) -> None:
+    path = inside(root, name)
     now = files.read(path)
     if now is None or sha256(now) == before or not os.path.exists(ledger.folder(root, "objects", after)):
         return  # nothing was done yet, or it has been undone already

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from apply_opt.errors import Ambiguous, InvalidResult
+from apply_opt.errors import InvalidResult, PartlyApplied
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 from apply_opt.model.validate import check_edits
@@ -42,9 +42,21 @@ class Site(NamedTuple):
 class Codemod(Protocol):
     """The module behind an optimization."""
 
-    def find(self, source: Source, parameters: Mapping[str, Value]) -> list[Site]: ...
+    def find(self, source: Source, parameters: Mapping[str, Value]) -> list[Site]:
+        """The declared sites."""
+        ...
 
-    def edit(self, source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]: ...
+    def edit(self, source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
+        """The new lines."""
+        ...
+
+
+class CheckedCodemod(Codemod, Protocol):
+    """One that needs something outside the checkout, and looks at it before it is applied."""
+
+    def preflight(self, folder: str, parameters: Mapping[str, Value]) -> list[str]:
+        """What was found in ``folder``."""
+        ...
 
 
 class Rewrite(NamedTuple):
@@ -67,7 +79,7 @@ def survey(codemod: Codemod, source: Source, declared: Sequence[str], parameters
     if len({site.state for site in sites}) > 1:
         done = ", ".join(f"{s.name} (line {s.line})" for s in sites if s.state != TODO)
         missing = ", ".join(s.name for s in sites if s.state == TODO)
-        raise Ambiguous(
+        raise PartlyApplied(
             f"{source.name} is partly applied: {done} is there, {missing} is not",
             "take the half that is there out by hand (git diff, git checkout), then apply again",
         )

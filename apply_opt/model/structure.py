@@ -97,8 +97,6 @@ def _inside(
             raise _Lost
         yield Edit(places[0].lineno, places[0].end_lineno, "")
     if header(changed) != header(original):
-        if header(found[0]) != header(changed):
-            raise _Lost
         yield _put_back(sources, (found[0].lineno, _head_end(found[0])), (original.lineno, _head_end(original)))
     yield from _edits(sources, changed.body, found[0].body, original.body)  # type: ignore[attr-defined]
 

@@ -384,6 +384,23 @@ LANDS = {
             "if (session_option := onnxruntime.SessionOptions()):\n    pass",
         ).replace("= 1", f"= {CALL}(providers)"),
     ),
+    "by another name, providers only later": (
+        """
+        options = onnxruntime.SessionOptions()
+        if path:
+            so = options
+        providers = ["CPUExecutionProvider"]
+        self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so, providers)
+        """,
+        f"""
+        options = onnxruntime.SessionOptions()
+        if path:
+            options.intra_op_num_threads = {CALL}(None)
+            so = options
+        providers = ["CPUExecutionProvider"]
+        self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so, providers)
+        """,
+    ),
     "kept under two names": (
         INIT.replace("session_option =", "self.options = session_option =").replace(
             "session_option.intra", "self.options.intra"
@@ -512,6 +529,54 @@ LANDS = {
         so = onnxruntime.SessionOptions()
         so.intra_op_num_threads = {CALL}(None)
         if path: self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so)
+        """,
+    ),
+    "one-line if around the session, providers only later": (
+        """
+        so = onnxruntime.SessionOptions()
+        providers = ["CPUExecutionProvider"]
+        if path: self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so, providers)
+        """,
+        f"""
+        so = onnxruntime.SessionOptions()
+        so.intra_op_num_threads = {CALL}(None)
+        providers = ["CPUExecutionProvider"]
+        if path: self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so, providers)
+        """,
+    ),
+    "one-line if around the session, providers known before": (
+        """
+        providers = ["CPUExecutionProvider"]
+        so = onnxruntime.SessionOptions()
+        if path: self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so, providers)
+        """,
+        f"""
+        providers = ["CPUExecutionProvider"]
+        so = onnxruntime.SessionOptions()
+        so.intra_op_num_threads = {CALL}(providers)
+        if path: self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so, providers)
+        """,
+    ),
+    "not set yet, other statements on the lines": (
+        """
+        x = 1; so = onnxruntime.SessionOptions()
+        self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so); y = 2
+        """,
+        f"""
+        x = 1; so = onnxruntime.SessionOptions()
+        so.intra_op_num_threads = {CALL}(None)
+        self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so); y = 2
+        """,
+    ),
+    "not set yet, other statements in front on the lines": (
+        """
+        x = 1; so = onnxruntime.SessionOptions()
+        y = 2; self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so)
+        """,
+        f"""
+        x = 1; so = onnxruntime.SessionOptions()
+        so.intra_op_num_threads = {CALL}(None)
+        y = 2; self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", so)
         """,
     ),
     "the variable used for another session before": (
@@ -694,6 +759,27 @@ ELSEWHERE = {
             return onnxruntime.InferenceSession(path, options, providers)
         """),
         [("mine.intra_op_num_threads = 1", f"mine.intra_op_num_threads = {CALL}({CPU})")],
+        "class StepAudioTokenizer",
+    ),
+    "a function that gets the options, another one's variable has the name": (
+        module(
+            """
+        mine = onnxruntime.SessionOptions()
+        mine.intra_op_num_threads = 1
+        self.ort_session = load_session(path + "/speech_tokenizer_v1.onnx", mine)
+        """,
+            functions="""
+        def load_session(path, options):
+            return onnxruntime.InferenceSession(path, options)
+
+
+        def another():
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 2
+            return tuned(options)
+        """,
+        ),
+        [("mine.intra_op_num_threads = 1", f"mine.intra_op_num_threads = {CALL}(None)")],
         "class StepAudioTokenizer",
     ),
     "options from a function": (
@@ -951,6 +1037,19 @@ def test_lands_elsewhere(case: str) -> None:
 
 # __init__, the error, and what the message names: the line with this text.
 REFUSES = {
+    "no room": (
+        "so = onnxruntime.SessionOptions(); self.ort_session = onnxruntime.InferenceSession('speech_tokenizer_v1.onnx', so)",
+        Ambiguous,
+        "there is other code on the line",
+        "SessionOptions()",
+    ),
+    "no room after a condition": (
+        "if path: so = onnxruntime.SessionOptions()\n"
+        "if path: self.ort_session = onnxruntime.InferenceSession('speech_tokenizer_v1.onnx', so)",
+        Ambiguous,
+        "there is other code on the line",
+        "SessionOptions()",
+    ),
     "no session": ("self.ort_session = None", NoSite, "no onnxruntime.InferenceSession for the speech tokenizer", None),
     "only another model's session": (
         "so = onnxruntime.SessionOptions()\nself.vad = onnxruntime.InferenceSession(path + '/silero_vad.onnx', so)",
@@ -1084,10 +1183,10 @@ REFUSES = {
         "self.tuner.tune() gets the options too",
         "tune(",
     ),
-    "kept in a container": (
+    "kept in something else here": (
         INIT.replace("self.ort", "self.every = [session_option]\nself.ort", 1),
         Ambiguous,
-        "kept in a container",
+        "kept in something else here",
         "self.every",
     ),
     "shared with another model": (
@@ -1204,6 +1303,18 @@ class TestRefusesElsewhere:
         """,
         )
         refuses(NAME, text, NoSite, "no onnxruntime.InferenceSession for the speech tokenizer")
+
+    @pytest.mark.parametrize("owner", ["self", "StepAudioTokenizer", "type(self)"])
+    def test_options_of_the_class_set_again(self, owner: str) -> None:
+        text = module(
+            f"{owner}.SO.intra_op_num_threads = 2\n"
+            "self.ort_session = onnxruntime.InferenceSession('speech_tokenizer_v1.onnx', self.SO)"
+        ).replace(
+            "Tokenizer:\n", "Tokenizer:\n    SO = onnxruntime.SessionOptions()\n    SO.intra_op_num_threads = 1\n\n"
+        )
+        refuses(
+            NAME, text, Ambiguous, "intra_op_num_threads is set in 2 places", lines_of(text, ".intra_op_num_threads =")
+        )
 
     def test_options_set_in_two_methods(self) -> None:
         text = module(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,7 +100,6 @@ def test_only_the_patch_is_on_standard_output(checkout: Path, run: Run) -> None:
     [
         ((), (TF32,), "changes results (class lossy)"),
         ((), (LIGHT, "--allow", "lossy"), "has to be checked first"),
-        ((THREADS,), (THREADS,), "there is nothing to export"),
     ],
 )
 def test_nothing_to_export(
@@ -126,3 +126,15 @@ def test_as_json(checkout: Path, run: Run) -> None:
     document = json.loads(run("export", THREADS, "--json", cwd=checkout).out)
     assert document["patch"] == run("export", THREADS, cwd=checkout).out
     assert document["checkout"] == str(checkout)
+
+
+def test_what_is_applied_already(checkout: Path, run: Run, tmp_path: Path) -> None:
+    """The patch is the one that takes it out, with the values that it was applied with."""
+    original = (checkout / "tokenizer.py").read_bytes()
+    run(THREADS, "--set", "intra_op=3", cwd=checkout)
+    ran = run("export", THREADS, cwd=checkout)
+    assert ran.code == 0, ran
+    assert headers(ran.raw)["X-Apply-Opt-Set"] == f"{THREADS}.intra_op=3"
+    (tmp_path / "x.patch").write_bytes(ran.raw)
+    subprocess.run(["patch", "-R", "-p1", "-i", tmp_path / "x.patch"], cwd=checkout, check=True)
+    assert (checkout / "tokenizer.py").read_bytes() == original

@@ -442,7 +442,13 @@ def test_nothing_is_applied(words: tuple[str, ...], checkout: Path, run: Run, tm
         assert ran.code == 0
         assert ran.out == "nothing is applied here\n"
         document = json.loads(run("revert", *words, "--json", cwd=folder).out)
-        assert document == {"checkout": str(folder), "reverted": []}
+        assert document == {
+            "checkout": str(folder),
+            "reverted": [],
+            "still_applied": [],
+            "files": {},
+            "commit": None,
+        }
     assert snapshot(tmp_path) == before
 
 
@@ -609,6 +615,7 @@ def test_a_backup_that_leads_out_of_the_tree(applied: Path, run: Run, tmp_path: 
     (applied / "linked").symlink_to(tmp_path / "outside")
     (applied / ".apply-opt" / "backup" / "linked").mkdir()
     (applied / ".apply-opt" / "backup" / "linked" / "evil.py").write_text("evil()")
+    (applied / ".apply-opt" / "ledger.json").unlink()
     before = contents(tmp_path)
     ran = run("revert", "--from-backup", cwd=applied)
     assert ran.code == 3

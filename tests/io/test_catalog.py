@@ -118,6 +118,38 @@ def test_two_targets_do_not_go_together(pack: Path, reader: Path, run: Run) -> N
     assert "these are for different targets: reader, step_audio_editx" in ran.err
 
 
+def test_what_goes_together_and_what_does_not(pack: Path, reader: Path, run: Run) -> None:
+    unit = UNIT.replace('["loop"]', '["mark"]')
+    other = (
+        CODEMOD.replace('"loop"', '"mark"')
+        .replace("OLD", "'# old'")
+        .replace("NEW", "'# new'")
+        .replace("from ._shared import '# old', '# new'", "")
+    )
+    for name, rule in (
+        ("reader_needs", "requires = ['reader_at_once']"),
+        ("reader_hates", "conflicts = ['reader_at_once']"),
+    ):
+        write(pack, {f"patches/{name}/optimization.toml": unit + rule, f"codemods/{name}.py": other})
+    (reader / "reader.py").write_bytes(READER + b"# old\n")
+    before = (reader / "reader.py").read_bytes()
+    ran = run("reader_needs", cwd=reader)
+    assert ran.code == 3
+    assert "reader_needs: needs reader_at_once" in ran.err
+    assert "  apply-opt reader_at_once\n" in ran.err
+    assert run("reader_at_once", "reader_needs", cwd=reader).code == 0
+    assert run("revert", "reader_needs", cwd=reader).code == 0
+    ran = run("reader_hates", cwd=reader)
+    assert ran.code == 3
+    assert "reader_hates: does not go together with reader_at_once" in ran.err
+    assert "  apply-opt revert reader_at_once\n" in ran.err
+    assert run("revert", cwd=reader).code == 0
+    assert (reader / "reader.py").read_bytes() == before
+    assert run("reader_hates", cwd=reader).code == 0
+    (reader / "reader.py").write_bytes(before)  # taken out by hand: it does not count any more
+    assert run("reader_at_once", "reader_needs", cwd=reader).code == 0
+
+
 def entry_points(pack: Path, text: str) -> None:
     (pack.parent / "reader_pack-1.0.dist-info" / "entry_points.txt").write_text(f"[apply_opt.packs]\nreader = {text}\n")
 

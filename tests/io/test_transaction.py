@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -29,15 +30,13 @@ forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 # What is done before, and the run that is stopped.
 RUNS: dict[str, tuple[list[list[str]], list[str]]] = {
-    "apply": ([], [THREADS]),
+    "apply": ([["GIT"]], [THREADS]),
     "apply another": ([[TF32, *LOSSY]], [THREADS]),
-    "revert": ([[THREADS]], ["revert"]),
+    "revert": ([["GIT"], [THREADS]], ["revert"]),
     "revert from below": ([[TF32, *LOSSY], [THREADS]], ["revert", TF32]),
     "revert all": ([[TF32, *LOSSY], [THREADS]], ["revert", "--all"]),
     "revert from backup": ([[TF32, *LOSSY], ["EDIT"], [THREADS], ["EDIT"]], ["revert", "--from-backup"]),
     "adopt": ([[THREADS], ["FORGET"]], ["adopt"]),
-    "apply in a clone": ([["GIT"]], [THREADS]),
-    "revert in a clone": ([["GIT"], [THREADS]], ["revert"]),
 }
 
 
@@ -54,6 +53,7 @@ def prepare(folder: Path, steps: list[list[str]]) -> Path:
             shutil.rmtree(folder / ".apply-opt")
         elif words == ["GIT"]:
             commit_all(folder)
+            shutil.rmtree(folder / ".git" / "hooks")
         else:
             assert call(*words, cwd=folder).code == 0
     return folder
@@ -162,9 +162,7 @@ def test_killed_at_every_step(whole: Whole, tmp_path: Path) -> None:
         whole.check_way_back(Path(line["folder"]), str(line))
 
 
-@pytest.mark.parametrize(
-    "whole", ["apply another", "revert all", "revert from backup", "apply in a clone"], indirect=True
-)
+@pytest.mark.parametrize("whole", ["apply another", "revert all", "revert from backup", "apply"], indirect=True)
 def test_interrupted_at_every_step(whole: Whole, copies: Callable[[], Path]) -> None:
     at, code = 0, 130
     while code != 0:
@@ -180,9 +178,7 @@ def test_interrupted_at_every_step(whole: Whole, copies: Callable[[], Path]) -> 
     assert at > 20
 
 
-@pytest.mark.parametrize(
-    "whole", ["apply", "revert from below", "revert from backup", "revert in a clone"], indirect=True
-)
+@pytest.mark.parametrize("whole", ["apply another", "revert from below", "revert from backup", "revert"], indirect=True)
 def test_an_error_at_every_step(whole: Whole, copies: Callable[[], Path]) -> None:
     """What it says is what has happened: done, or nothing was changed."""
     at = 0
@@ -206,7 +202,7 @@ def test_an_error_at_every_step(whole: Whole, copies: Callable[[], Path]) -> Non
             return
 
 
-@pytest.mark.parametrize("whole", ["apply in a clone", "revert all", "revert from backup"], indirect=True)
+@pytest.mark.parametrize("whole", ["apply", "revert all", "revert from backup"], indirect=True)
 def test_a_disk_that_is_full_from_any_step_on(whole: Whole, copies: Callable[[], Path]) -> None:
     at = 0
     while True:
@@ -412,6 +408,25 @@ def test_different_applies_and_looks_at_once(racers: list[subprocess.Popen[str]]
         said = race(racers, folder, f"revert {THREADS}", f"revert {TF32}", "status")
         assert [line[0] for line in said] == ["0", "0", "0"], said
         assert contents(folder) == {"tokenizer.py": PLAIN}
+
+
+def test_somebody_was_quicker(checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the plan and the lock: what is there then is left as it is, and not written once more."""
+    real, between = transaction.locked, {}
+
+    @contextlib.contextmanager
+    def locked(root: str) -> Iterator[bool]:
+        monkeypatch.setattr(transaction, "locked", real)
+        assert run(THREADS, cwd=checkout).code == 0
+        between.update(snapshot(checkout, "lock"))
+        with real(root) as recovered:
+            yield recovered
+
+    monkeypatch.setattr(transaction, "locked", locked)
+    ran = run(THREADS, cwd=checkout)
+    assert ran.code == 0
+    assert "already applied" in ran.out
+    assert snapshot(checkout, "lock") == between
 
 
 def test_waits_for_another_and_gives_up(checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

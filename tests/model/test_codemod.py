@@ -128,6 +128,12 @@ def test_bad_edits(edits: Callable[[Source], list[Edit]], message: str) -> None:
     assert raised.value.exit_code == 3
 
 
+def test_edits_that_overlap() -> None:
+    data = b"# 1\n# 2\n# 3\n# 4\n" + FILE
+    with pytest.raises(InvalidResult, match="bytes outside the edits changed"):
+        run(lambda source: [Edit(1, 2, "# a\n"), Edit(2, 3, "# b\n# c\n"), Edit(12, 12, "        x = 2\n")], data)
+
+
 @pytest.mark.parametrize(("declared", "found"), [(["x"], ["y"]), (["x"], []), (["x"], ["x", "x"]), (["x", "y"], ["x"])])
 def test_exactly_the_declared_sites(declared: list[str], found: list[str]) -> None:
     with pytest.raises(InvalidResult, match="declared sites") as raised:

@@ -88,6 +88,13 @@ def test_lines_that_could_be_anybodys_are_not_looked_for_elsewhere() -> None:
         three_way(after, now + b"user\n", before)
 
 
+def test_two_runs_that_now_share_a_line_are_not_both_there() -> None:
+    before, after = b"1\nkeep\n2\n", b"a\nb\nkeep\nb\nc\n"
+    with pytest.raises(MergeConflict) as raised:
+        three_way(after, b"a\nb\nc\n", before)
+    assert raised.value.lines
+
+
 def test_taken_out_by_hand_with_something_else_in_its_place() -> None:
     assert presence(BEFORE, AFTER, changed(BEFORE, (3, 3, b"another's\n"))) == ABSENT
 
@@ -102,8 +109,8 @@ def test_keeps_line_endings_and_a_missing_last_one(ending: bytes, final: bytes) 
 
 def test_what_was_put_in_starts_as_late_as_it_can() -> None:
     """Blank lines belong behind a function, so that two functions put in at one place do not share any."""
-    old = split(b"import x\n\n\nclass C:\n")
-    new = split(b"import x\n\n\ndef f():\n    pass\n\n\nclass C:\n")
+    old = split(b"import x\n\n\nclass C:\n    a = 1\n    b = 2\n")
+    new = split(b"import x\n\n\ndef f():\n    pass\n\n\nclass C:\n    a = 1\n    b = 2\n")
     (hunk,) = hunks(old, new)
     assert new[hunk.b0 : hunk.b1] == split(b"def f():\n    pass\n\n\n")
     (hunk,) = hunks(new, old)

@@ -1,0 +1,1 @@
+"""The layer that only computes: bytes in, bytes out."""
