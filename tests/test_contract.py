@@ -123,6 +123,22 @@ class TestOptimization:
         assert {"Description", "Origin", "Forwarded", "Last-Update"} <= set(fields)
 
 
+@pytest.mark.parametrize("language", ["en", "zh-CN"])
+@pytest.mark.parametrize("unit", OPTIMIZATIONS, ids=lambda u: u.name)
+def test_page_shows_what_is_written(unit: Optimization, language: str) -> None:
+    """A block of Python on a page is code of the result, letter by letter; a diff's default lines are in it too."""
+    target = target_of(unit)
+    before = reference(target).decode()
+    after = after_all([unit.name], reference(target), target.files[0]).decode()
+    page = catalog.page(unit, language)
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
+        assert block in after
+    diffs = re.findall(r"^```diff\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert diffs
+    first = [line for line in diffs[0].splitlines() if line[:1] in "+-"]
+    assert all(line[1:] in {"+": after, "-": before}[line[0]] for line in first), first
+
+
 @pytest.mark.parametrize("unit", BUNDLES, ids=lambda u: u.name)
 def test_bundle(unit: Bundle) -> None:
     assert {UNITS.optimizations[name].target for name in unit.optimizations} == {unit.target}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import TF32, THREADS, Ran, contents, process
+from support import EVERYTHING, REFERENCE, TF32, THREADS, Ran, contents, process
 
 from apply_opt.errors import Refused
 from apply_opt.io import checkout as checkouts
@@ -192,3 +192,34 @@ def test_lost_contents_are_said(checkout: Path, run: Run) -> None:
     assert json.loads(run("status", "--json", cwd=checkout).out)["lost_objects"] > 0
     original = process("revert", "--from-backup", cwd=checkout)
     assert original.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there")
+def test_a_name_that_is_not_text(tmp_path: Path, run: Run) -> None:
+    """A folder whose name is no UTF-8: put in, exported, taken out."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
+    (folder / "sub\udcff").mkdir(parents=True)
+    path = folder / "sub\udcff" / "moved.py"
+    path.write_bytes((REFERENCE / "tokenizer.py").read_bytes())
+    before = path.read_bytes()
+    exported = run("export", THREADS, cwd=folder)
+    assert exported.code == 0, exported
+    assert run(THREADS, cwd=folder).code == 0
+    after = path.read_bytes()
+    assert run("status", "--json", cwd=folder).code == 0
+    assert run("revert", cwd=folder).code == 0
+    assert path.read_bytes() == before
+    (tmp_path / "x.patch").write_bytes(exported.raw)
+    subprocess.run(["patch", "-p1", "-i", tmp_path / "x.patch"], cwd=folder, check=True)
+    assert path.read_bytes() == after
+    adopted = run("adopt", "--patch", tmp_path / "x.patch", cwd=folder)
+    assert adopted.code == 0, adopted
+    assert run("revert", cwd=folder).code == 0
+    assert path.read_bytes() == before
+
+
+def test_a_value_that_is_not_text(checkout: Path, run: Run) -> None:
+    before = contents(checkout)
+    ran = run("tokenizer_light_model", *EVERYTHING, "--set", "model_id=\udcff", cwd=checkout)
+    assert ran.code in (2, 3), ran
+    assert contents(checkout) == before

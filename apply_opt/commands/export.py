@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> Result:
     text = header(planned, origin, before, after) + patch.make(before, after, plan.checkout.file)
     document = {
         "checkout": plan.checkout.root,
-        "patch": text.decode("utf-8", "replace"),
+        "patch": text.decode("utf-8", "surrogateescape"),
         "outcomes": [outcome_document(o) for o in plan.outcomes],
     }
     missing = [o for o in plan.outcomes if o not in planned]
@@ -89,4 +89,4 @@ def header(
         f"X-Sha256-After: {sha256(after)}",
         "---",
     ]
-    return ("\n".join(lines) + "\n").encode()
+    return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+from collections.abc import Mapping
 
 from apply_opt.commands import Result, add_json_argument
 from apply_opt.errors import ApplyOptError, UsageError
@@ -142,18 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Write all its files, or none."""
     name, root = arguments.name, os.path.abspath(arguments.root)
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
-        raise UsageError(
-            f"{name!r} is not a name: lower-case words with _ between them", "for example: tokenizer_warm_up"
-        )
-    if not all(os.path.isdir(os.path.join(root, part)) for part in ("patches", "codemods", "target_repos")):
-        raise UsageError(
-            f"{root} is not a source tree: it has no patches/, codemods/ and target_repos/",
-            "git clone apply-opt and go there, or name the tree: --root DIR",
-        )
-    targets = load_targets(root)
-    if arguments.target not in targets:
-        raise UsageError(f"there is no target called {arguments.target} in {root}", f"targets: {', '.join(targets)}")
+    _check(name, root, arguments.target)
     words = {"name": name, "target": arguments.target, "safety": arguments.safety}
     texts = {
         f"patches/{name}/optimization.toml": MANIFEST,
@@ -165,15 +156,42 @@ def run(arguments: argparse.Namespace) -> Result:
     there = [path for path in texts if os.path.lexists(os.path.join(root, path))]
     if there:
         raise ApplyOptError(f"{', '.join(there)} is already there", "choose another name")
-    for path, text in texts.items():
-        full = os.path.join(root, path)
-        files.make_folder(os.path.dirname(full))
-        files.write_through(full, text.format(**words).encode())
+    _write(root, {path: text.format(**words).encode() for path, text in texts.items()})
     lines = [("green", f"wrote {path}") for path in texts]
-    lines.append(
-        (
-            "dim",
-            f"next: python -m pytest tests/codemods/test_{name}.py   (CONTRIBUTING.md says how to go on)",
-        )
-    )
+    test = f"python -m pytest tests/codemods/test_{name}.py"
+    lines.append(("dim", f"next: {test}   (CONTRIBUTING.md says how to go on)"))
     return Result(lines, {"name": name, "files": list(texts)})
+
+
+def _check(name: str, root: str, target: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
+        raise UsageError(
+            f"{name!r} is not a name: lower-case words with _ between them", "for example: tokenizer_warm_up"
+        )
+    if not all(os.path.isdir(os.path.join(root, part)) for part in ("patches", "codemods", "target_repos")):
+        raise UsageError(
+            f"{root} is not a source tree: it has no patches/, codemods/ and target_repos/",
+            "git clone apply-opt and go there, or name the tree: --root DIR",
+        )
+    targets = load_targets(root)
+    if target not in targets:
+        known = f"targets: {', '.join(targets)}" if targets else f"write {root}/target_repos/{target}/target.toml first"
+        raise UsageError(f"there is no target called {target} in {root}", known)
+
+
+def _write(root: str, texts: Mapping[str, bytes]) -> None:
+    written: list[str] = []
+    try:
+        for name, data in texts.items():
+            path = os.path.join(root, name)
+            files.make_folder(os.path.dirname(path))
+            files.write_through(path, data)
+            written.append(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            for path in written:
+                files.remove(path)
+                files.remove_folder(os.path.dirname(path))
+        raise ApplyOptError(
+            f"nothing was written: {error.strerror} ({error.filename or root})", "make room or give access"
+        ) from error

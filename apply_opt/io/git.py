@@ -63,7 +63,22 @@ def head(root: str) -> Optional[str]:
         packed = [line.split(" ", 1) for line in _text(os.path.join(place.common, "packed-refs")).splitlines()]
         loose = (_text(os.path.join(folder, name)).strip() for folder in (place.folder, place.common))
         value = next((text for text in (*loose, *(p[0] for p in packed if p[1:] == [name])) if text), "")
+        if os.path.isdir(os.path.join(place.common, "reftable")):
+            value = _head_of_reftable(root)
     return value if len(value) in (40, 64) and not set(value) - set("0123456789abcdef") else None
+
+
+def _head_of_reftable(root: str) -> str:
+    """Git's newer store of references (https://git-scm.com/docs/reftable) is git's to read."""
+    repository = _repository(root)
+    if repository is None:
+        return ""
+    import git
+
+    try:
+        return str(repository.git.rev_parse("--verify", "HEAD"))
+    except git.GitError:
+        return ""
 
 
 def exclude(root: str) -> None:
@@ -114,7 +129,9 @@ def _exclude_line(root: str) -> tuple[str, bytes]:
         return "", b""
     below = os.path.relpath(root, place.top).replace(os.sep, "/")
     folder = STATE_FOLDER if below == "." else f"{below}/{STATE_FOLDER}"
-    return os.path.join(place.common, "info", "exclude"), re.sub(r"([\\*?\[])", r"\\\1", f"/{folder}/").encode()
+    return os.path.join(place.common, "info", "exclude"), re.sub(r"([\\*?\[])", r"\\\1", f"/{folder}/").encode(
+        "utf-8", "surrogateescape"
+    )
 
 
 def _repository(root: str) -> Optional[git.Repo]:

@@ -117,13 +117,13 @@ def dump(ledger: Ledger) -> bytes:
 
     entries = [{**e._asdict(), "files": [r._asdict() for r in e.files]} for e in ledger.entries]
     document = {"format": FORMAT, "check": _check(entries), "entries": entries}
-    return json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True).encode() + b"\n"
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
 
 def _check(entries: Any) -> str:
     import json
 
-    return sha256(json.dumps(entries, sort_keys=True, ensure_ascii=False).encode())
+    return sha256(json.dumps(entries, sort_keys=True).encode())
 
 
 def load(root: str) -> Ledger:

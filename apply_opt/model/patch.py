@@ -51,7 +51,8 @@ def make(before: bytes, after: bytes, path: str, context: int = 3) -> bytes:
             for sign, lines in ((b" ", kept), (b"-", removed), (b"+", added)):
                 result += [_terminated(sign + line) for line in lines]
     end = "\t" if " " in path else ""  # without it GNU patch takes the name to end at the space
-    return b"".join([f"--- a/{path}{end}\n+++ b/{path}{end}\n".encode(), *result]) if result else b""
+    names = f"--- a/{path}{end}\n+++ b/{path}{end}\n".encode("utf-8", "surrogateescape")
+    return b"".join([names, *result]) if result else b""
 
 
 def _grouped(codes: Sequence[Opcode], context: int) -> Iterable[Sequence[Opcode]]:
@@ -130,7 +131,7 @@ def _file_patch(file: Any, name: str) -> FilePatch:
 
 def _strip(path: str, name: str) -> str:
     """``path`` without its first part, as ``-p1``. Raises for every way out of the folder."""
-    path = path.split("\t")[0].rstrip("\r").encode("latin-1").decode("utf-8", "replace")
+    path = path.split("\t")[0].rstrip("\r").encode("latin-1").decode("utf-8", "surrogateescape")
     parts = path.split("/")
     unsafe = path.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", path) or re.match(r"[A-Za-z]:", path)
     if unsafe or "\0" in path or len(parts) < 2 or "" in parts[1:]:

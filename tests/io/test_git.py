@@ -151,3 +151,15 @@ def test_this_repository_is_meant_also_in_a_hook_of_another(
     assert git("rev-parse", "HEAD", cwd=git_checkout).strip() == commit
     assert git("status", "--porcelain", cwd=git_checkout) == ""
     assert snapshot(other) == before
+
+
+def test_references_in_gits_newer_store(git_checkout: Path) -> None:
+    """There HEAD names no branch that a file would tell of; git is asked."""
+    expected = git("rev-parse", "HEAD", cwd=git_checkout).strip()
+    (git_checkout / ".git" / "reftable").mkdir()
+    refs = git_checkout / ".git" / "refs" / "heads" / "main"
+    git("pack-refs", "--all", cwd=git_checkout)
+    assert not refs.exists()
+    assert ours.head(str(git_checkout)) == expected
+    (git_checkout / ".git" / "packed-refs").unlink()
+    assert ours.head(str(git_checkout)) is None
