@@ -52,7 +52,9 @@ def run(arguments: argparse.Namespace) -> Result:
             lines.append(("dim", f"{'':{width}}{row['note']}"))
     lines.append(("", "bundles:" if language() == "en" else "组合："))
     lines += [("bold", f"{b['name']:{width}}{b['title']}") for b in bundles]
-    lines += [("dim", "apply-opt show NAME says more; apply-opt diff NAME shows the change")]
+    more = ("show NAME says more", "diff NAME shows the change")
+    more = more if language() == "en" else ("show NAME 查看详情", "diff NAME 查看改动")
+    lines.append(("dim", f"apply-opt {more[0]}; apply-opt {more[1]}"))
     return Result(
         lines, {"checkout": place.root if place else None, "reason": reason, "optimizations": rows, "bundles": bundles}
     )

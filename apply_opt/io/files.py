@@ -32,12 +32,17 @@ def read(path: str, pipe: bool = False) -> Optional[bytes]:
                 if len(data) <= MAX_SIZE:
                     return data
         what = f"larger than {MAX_SIZE >> 20} MiB" if is_large or pipe else "not a regular file"
-        raise ApplyOptError(f"{path} cannot be read: it is {what}", f"check with: ls -ld {path}")
+        raise ApplyOptError(f"{path} cannot be read: it is {what}", f"check with: {look(path)}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         reason = getattr(error, "strerror", None) or error
-        raise ApplyOptError(f"{path} cannot be read: {reason}", f"check with: ls -ld {path}") from error
+        raise ApplyOptError(f"{path} cannot be read: {reason}", f"check with: {look(path)}") from error
+
+
+def look(path: str) -> str:
+    """What to type to see what ``path`` is, and who may do what with it."""
+    return f"dir /q {path}" if os.name == "nt" else f"ls -ld {path}"
 
 
 def write_through(path: str, data: bytes, like: Optional[str] = None) -> None:
@@ -132,7 +137,8 @@ def check_writable(path: str) -> None:
     folder = os.path.dirname(path)
     for item, what in ((path, "file"), (folder, "folder")):
         if os.path.exists(item) and not (os.access(item, os.W_OK) and os.stat(item).st_mode & 0o222):
-            raise Refused(f"the {what} {item} is read-only", f"chmod u+w {item}")
+            step = f"attrib -r {item}" if os.name == "nt" else f"chmod u+w {item}"
+            raise Refused(f"the {what} {item} is read-only", step)
 
 
 def walk(root: str, skip: frozenset[str]) -> Iterator[os.DirEntry[str]]:

@@ -51,7 +51,8 @@ def locked(root: str, recovering: bool = True) -> Iterator[bool]:
         ) from error
     except OSError as error:
         raise ApplyOptError(
-            f"{error.filename or root} cannot be written to: {error.strerror}", f"check with: ls -ld {root}; df {root}"
+            f"{error.filename or root} cannot be written to: {error.strerror}",
+            f"check with: {files.look(root)}; and whether there is room on the disk",
         ) from error
 
 
@@ -73,7 +74,7 @@ def _check_links(state: str) -> None:
     found = [os.path.join(parent, name) for parent, *names in os.walk(state) for name in (*names[0], *names[1])]
     link = next(filter(os.path.islink, [state, *found]), None)
     if link is not None:
-        raise Refused(f"{link} is a link, and apply-opt makes none there", f"look where it leads, then: rm {link}")
+        raise Refused(f"{link} is a link, and apply-opt makes none there", "look where it leads, then remove it")
 
 
 def commit(root: str, changes: Sequence[Change], new: ledger.Ledger, objects: Sequence[bytes] = ()) -> None:

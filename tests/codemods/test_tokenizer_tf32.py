@@ -19,7 +19,7 @@ from cases import (
     skips,
 )
 
-from apply_opt.errors import Ambiguous, Conflict, NoSite, Refused
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied, Refused
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
 
 NAME = "tokenizer_tf32"
@@ -212,7 +212,7 @@ class TestHalf:
         refuses(
             NAME,
             text,
-            Ambiguous,
+            PartlyApplied,
             "partly applied",
             f"setting (line {numbers_of(text, 'def _with')[0]}) is there, encoder is not",
         )
@@ -222,14 +222,14 @@ class TestHalf:
         refuses(
             NAME,
             text,
-            Ambiguous,
+            PartlyApplied,
             "partly applied",
             f"encoder (line {numbers_of(text, 'def get_vq02')[0]}) is there, setting is not",
         )
 
     def test_decorator_on_another_method(self) -> None:
         text = with_helper(marked(module(), "def get_vq06_code"))
-        refuses(NAME, text, Ambiguous, "partly applied", "encoder is not")
+        refuses(NAME, text, PartlyApplied, "partly applied", "encoder is not")
 
     def test_decorator_twice(self) -> None:
         text = with_helper(module()).replace("    def get_vq02", f"    {MARK}\n    {MARK}\n    def get_vq02")

@@ -314,7 +314,7 @@ REFUSED: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "nul": (lambda data: data + b"\x00\n", "is not valid Python"),
     "carriage returns alone": (lambda data: data.replace(b"\n", b"\r"), "LibCST does not give these lines back"),
     "too many brackets": (lambda data: data + b"x = " + b"(" * 500 + b")" * 500 + b"\n", "is not valid Python"),
-    "a very long sum": (lambda data: data + b"x = " + b"+".join([b"1"] * 5000) + b"\n", "is not valid Python"),
+    "a very long row of signs": (lambda data: data + b"x = " + b"-" * 20_000 + b"1\n", "is not valid Python"),
     "deep in the way": (
         lambda data: data.replace(
             b"        session_option.intra",
