@@ -8,71 +8,43 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional
+from collections.abc import Sequence
+from typing import Optional
 
 from apply_opt.errors import Ambiguous, NoSite, Refused
 from apply_opt.model.source import Source, callee, same
 
 from ._onnx_session import DEPTH, Creation, sessions, those_of_the_tokenizer
+from ._onnx_uses import (
+    Name,
+    Options,
+    Use,
+    check_functions,
+    check_stays_here,
+    is_private,
+    mentions_of,
+    names_given,
+    of_unknown_objects,
+)
 from ._scopes import (
     FUNCTIONS,
     PARAMETER,
-    Scope,
     argument,
     bindings,
     called,
     callers,
     certain,
     check_defined_once,
+    class_named,
     function_of,
     has_star,
     imported_as,
     mentions,
     passed,
-    position,
     reaching,
     scope_of,
     targets_of,
 )
-
-HARMLESS = {"print", "repr", "str", "isinstance", "getattr", "hasattr", "id", "type", "debug", "info", "warning"}
-HIDES = (ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Starred, ast.Yield, ast.NamedExpr, ast.Lambda, ast.Subscript)
-
-
-class Name(NamedTuple):
-    """What the options are called in one scope, from the statement ``since`` to ``until`` (``None``: from its start, to its end)."""
-
-    scope: Scope
-    expression: ast.expr
-    since: Optional[ast.stmt]
-    until: Optional[ast.stmt]
-
-
-class Use(NamedTuple):
-    """The statement before which options can be set, what they are called there, and the session's providers as written there."""
-
-    statement: ast.stmt
-    name: ast.expr
-    providers: Optional[ast.expr]
-
-
-class Options(NamedTuple):
-    """A ``SessionOptions``: the statement that makes it, its names (the first one there), and where to set it for its session.
-
-    ``through`` are the calls of functions that return it, ``handed`` those of functions that are given it.
-    """
-
-    made: ast.stmt
-    names: Sequence[Name]
-    use: Optional[Use]
-    through: Sequence[ast.Call] = ()
-    handed: Sequence[ast.Call] = ()
-
-    def appearances(self, source: Source) -> list[ast.expr]:
-        """Where the code mentions it while it can still be changed for the session, from top to bottom."""
-        found = {node: None for name in self.names for node in _appearances(source, name)}
-        return sorted(found, key=position)
 
 
 @functools.lru_cache(maxsize=8)
@@ -87,15 +59,12 @@ def speech_tokenizer_options(source: Source) -> Options:
         raise Ambiguous(
             f"{source.name}: the speech tokenizer's session is built with options from several lines: {lines}"
         )
-    for other in (c for c in every if c not in ours):
-        if _made_by(source, other) is found[0].made:
-            raise Ambiguous(
-                f"{source.name}:{made[0]}: the options made here are for another session too (line {other.call.lineno})",
-                "give the speech tokenizer's session options of its own",
-            )
     result = _with_aliases(source, _merged(source, found))
-    _check_functions(source, result)
-    _check_stays_here(source, result)
+    for other in every:
+        if other not in ours:
+            _check_apart(source, result, other)
+    check_functions(source, ours, result)
+    check_stays_here(source, result)
     return result
 
 
@@ -110,23 +79,20 @@ def _merged(source: Source, found: Sequence[Options]) -> Options:
     for other in uses[1:]:
         if use is not None and (other is None or not _covers(source, use.statement, other.statement)):
             use = None
-    return Options(first.made, names, use, through, handed)
+    is_returned = any(options.is_returned for options in found)
+    return Options(first.made, names, use, through, handed, is_returned)
 
 
 def _with_aliases(source: Source, options: Options) -> Options:
     """The options with the further names that they are given on the way (``self.options = options``)."""
     names = list(options.names)
     for name in names:
-        for node in _appearances(source, name):
+        for node in mentions_of(source, name):
             kept = source.statement(node)
-            if (
-                source.ancestors(node)[0] is kept
-                and isinstance(kept, (ast.Assign, ast.AnnAssign))
-                and kept.value is node
-            ):
-                until = name.until if scope_of(source, kept) is name.scope else None
-                new = [Name(scope_of(source, kept), target, kept, until) for target in targets_of(kept)]
-                names += [n for n in new if not any(same(n.expression, old.expression) for old in names)]
+            until = name.until if scope_of(source, kept) is name.scope else None
+            for target in names_given(source, node):
+                if not any(same(target, old.expression) for old in names):
+                    names.append(Name(scope_of(source, kept), target, kept, until))
     return options._replace(names=names)
 
 
@@ -134,15 +100,41 @@ def _covers(source: Source, statement: ast.stmt, other: ast.stmt) -> bool:
     return statement is other or certain(source, statement, other)
 
 
-# Where its options are made
+# Where options are made
 
 
-def _made_by(source: Source, creation: Creation) -> Optional[ast.stmt]:
-    """The statement that makes the options of some other session, where that can be told."""
+def _check_apart(source: Source, options: Options, other: Creation) -> None:
+    """Raise where another session has the same options, or where that cannot be told."""
+    made, line = _made_by(source, other), options.made.lineno
+    if made is options.made:
+        raise Ambiguous(
+            f"{source.name}:{line}: the options made here are for another session too (line {other.call.lineno})",
+            "give the speech tokenizer's session options of its own",
+        )
+    if made is None and (not is_private(source, options) or _is_mentioned(source, options, other)):
+        raise Ambiguous(
+            f"{other.where(source)}: whether this session has options of its own, or those of line {line}, cannot be told",
+            "make its options right in front of it, or hand it none",
+        )
+
+
+def _made_by(source: Source, creation: Creation) -> Optional[ast.AST]:
+    """What makes the options of some other session: itself, if it has none; ``None`` where it cannot be told."""
+    options = argument(creation.call, "sess_options", 1)
+    if options is None and not has_star(creation.call):
+        return creation.call
+    if options is not None and (isinstance(options, ast.Constant) or _makes_options(source, options)):
+        return creation.call
     try:
         return _options(source, creation).made
     except Refused:
         return None
+
+
+def _is_mentioned(source: Source, options: Options, creation: Creation) -> bool:
+    """Whether the call that builds a session has the options among its arguments."""
+    calls = {creation.call, creation.via}
+    return any(calls & set(source.ancestors(node)) for node in options.mentions(source))
 
 
 def _options(source: Source, creation: Creation) -> Options:
@@ -179,6 +171,7 @@ def _follow(source: Source, creation: Creation, options: ast.expr, at: ast.expr,
     if isinstance(statement, FUNCTIONS):
         if binding.kind == PARAMETER:
             return _from_caller(source, creation, options, statement, depth, lost)
+        _check_used_once(source, options)
         return _from_return(source, creation, statement, depth, lost)  # a property
     until = source.statement(at) if certain(source, statement, at) else None
     use = Use(until, options, _providers(source, creation, at)) if until else None
@@ -193,6 +186,16 @@ def _follow(source: Source, creation: Creation, options: ast.expr, at: ast.expr,
     raise lost
 
 
+def _check_used_once(source: Source, made: ast.expr) -> None:
+    """Raise where a property that makes options makes them for something else as well."""
+    for other in (*mentions(source, made), *of_unknown_objects(source, getattr(made, "attr", ""))):
+        if other is not made:
+            raise Ambiguous(
+                f"{source.name}:{other.lineno}: {ast.unparse(other)} makes options for something else too",
+                "give the speech tokenizer's session options of its own",
+            )
+
+
 def _as_written(statement: ast.stmt, name: ast.expr) -> ast.expr:
     """``name`` as ``statement`` has it, which differs where a class body makes what methods call ``self.name``."""
     word = name.attr if isinstance(name, ast.Attribute) else ""
@@ -201,7 +204,9 @@ def _as_written(statement: ast.stmt, name: ast.expr) -> ast.expr:
 
 def _makes_options(source: Source, value: ast.expr) -> bool:
     inner = value.value if isinstance(value, ast.NamedExpr) else value
-    return isinstance(inner, ast.Call) and callee(inner) in imported_as(source, "SessionOptions")
+    if not isinstance(inner, ast.Call) or callee(inner) not in imported_as(source, "SessionOptions"):
+        return False
+    return not isinstance(inner.func, ast.Name) or class_named(source, inner.func.id) is None
 
 
 def _from_function(source: Source, creation: Creation, call: ast.Call, depth: int, lost: NoSite) -> Options:
@@ -222,7 +227,7 @@ def _from_return(source: Source, creation: Creation, function: ast.stmt, depth: 
     ]
     if not found or len({options.made for options in found}) > 1:
         raise lost
-    return _merged(source, found)
+    return _merged(source, found)._replace(is_returned=True)
 
 
 def _from_caller(
@@ -250,59 +255,3 @@ def _providers(source: Source, creation: Creation, at: ast.AST) -> Optional[ast.
         if len(found) == 1 and found[0].kind == PARAMETER:
             return passed(source, function, providers.id, creation.via)
     return None
-
-
-# Who else may set them
-
-
-def _appearances(source: Source, name: Name) -> Iterator[ast.expr]:
-    """Where ``name`` means the options: not after the session is built, nor where another scope has its own such name."""
-    for node in mentions(source, name.expression):
-        statement = source.statement(node)
-        if scope_of(source, node) is name.scope:
-            late = name.until is not None and position(statement) > position(name.until)
-            if not late and (name.since is None or position(statement) > position(name.since)):
-                yield node
-        elif isinstance(node, ast.Attribute) or any(
-            b.statement is (name.since or name.scope) for b in bindings(source, node, node)
-        ):
-            yield node
-
-
-def _check_functions(source: Source, options: Options) -> None:
-    """Raise where a function that makes or sets these options is called for something else as well."""
-    setting = {function_of(source, n) for n in options.appearances(source) if is_set(source, n)}
-    for call in (*options.through, *options.handed):
-        function = called(source, call)
-        matters = function is not None and (function in setting or call in options.through)
-        for other in callers(source, function) if function and matters else ():
-            if other not in (*options.through, *options.handed):
-                raise Ambiguous(
-                    f"{source.name}:{other.lineno}: {callee(other)}() is called here for something else too",
-                    "give the speech tokenizer's session options of its own",
-                )
-
-
-def _check_stays_here(source: Source, options: Options) -> None:
-    """Raise where the options are handed to code that may set more of them."""
-    for node in options.appearances(source):
-        parent, *rest = source.ancestors(node)
-        call = rest[0] if isinstance(parent, ast.keyword) else parent
-        if isinstance(node.ctx, ast.Load) and isinstance(call, ast.Call) and call.func is not node:  # type: ignore[attr-defined]
-            known = HARMLESS | {*imported_as(source, "InferenceSession"), "setattr"}
-            if call not in options.handed and callee(call) not in known:
-                raise Ambiguous(
-                    f"{source.name}:{call.lineno}: {ast.unparse(call.func)}() gets the options too, and may set more of them"
-                )
-        elif isinstance(parent, HIDES) or (isinstance(parent, (ast.IfExp, ast.BoolOp)) and _is_assigned(source, node)):
-            raise Ambiguous(f"{source.name}:{node.lineno}: the options are kept in something else here, out of sight")
-
-
-def _is_assigned(source: Source, node: ast.expr) -> bool:
-    return isinstance(source.statement(node), (ast.Assign, ast.AnnAssign))
-
-
-def is_set(source: Source, node: ast.expr) -> bool:
-    """Whether an attribute of ``node`` is set here."""
-    parent = source.ancestors(node)[0]
-    return isinstance(parent, ast.Attribute) and isinstance(parent.ctx, ast.Store)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.source import Function, Source
@@ -91,11 +91,30 @@ def those_of_the_tokenizer(source: Source, every: Sequence[Creation]) -> list[Cr
     fed = [c for c in near if all(LIKELY.search(text) for text in files[c]) and _gets_log_mel(source, tokenizer, c)]
     found = [c for c in fed if c in named] or named or fed
     inside = [c for c in found if class_of(source, c.call) in family(source, tokenizer)]
+    for creation in found if not named else ():
+        if _is_repeated(source, creation):
+            raise Ambiguous(f"{creation.where(source)} builds sessions for several models: one for each turn of a loop")
     if not found:
         lines = ", ".join(str(c.call.lineno) for c in every)
         others = f" (that of line {lines} is not shown to be its own)" if lines else ""
         raise NoSite(f"{source.name}: no onnxruntime.InferenceSession for the speech tokenizer{others}")
     return inside or found
+
+
+def _is_repeated(source: Source, creation: Creation) -> bool:
+    """Whether the session is built in each turn of a loop over models."""
+    path = argument(creation.call, "path_or_bytes", 0)
+    return path is not None and _from_loop(source, path, creation.via, DEPTH)
+
+
+def _from_loop(source: Source, expression: ast.expr, via: Optional[ast.Call], depth: int) -> bool:
+    for node in ast.walk(expression):
+        if isinstance(node, (ast.Name, ast.Attribute)) and depth:
+            if any(binding.among is not None for binding in reaching(source, node, node)):
+                return True
+            if any(_from_loop(source, value, via, depth - 1) for value in _values(source, node, via)):
+                return True
+    return False
 
 
 def _is_others_own(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> bool:
@@ -113,7 +132,7 @@ def _is_others_own(source: Source, tokenizer: ast.ClassDef, creation: Creation) 
 def _runs(source: Source, within: ast.AST) -> Iterator[ast.Call]:
     """The calls of an object's ``run``; not those of a module's, as ``subprocess.run``."""
     for call in calls(source, "run", within):
-        if isinstance(call.func, ast.Attribute) and not _is_module(source, call.func.value):
+        if isinstance(call.func, ast.Attribute) and not is_module(source, call.func.value):
             yield call
 
 
@@ -128,7 +147,8 @@ def _is_handed_out(source: Source, call: ast.Call) -> bool:
     )
 
 
-def _is_module(source: Source, node: ast.expr) -> bool:
+def is_module(source: Source, node: ast.expr) -> bool:
+    """Whether ``node`` is the name of an imported module."""
     found = bindings(source, node, node) if isinstance(node, ast.Name) else []
     return any(isinstance(b.statement, (ast.Import, ast.ImportFrom)) for b in found)
 
@@ -147,18 +167,19 @@ def _strings(source: Source, expression: ast.expr, via: Optional[ast.Call], dept
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
         elif isinstance(node, (ast.Name, ast.Attribute)) and depth:
-            for binding in reaching(source, node, node):
-                values = [binding.value]
-                if (
-                    binding.kind == PARAMETER
-                    and isinstance(node, ast.Name)
-                    and isinstance(binding.statement, FUNCTIONS)
-                ):
-                    function = binding.statement
-                    outer = [via] if via and called(source, via) is function else callers(source, function)
-                    values = [passed(source, function, node.id, call) for call in outer]
-                for value in filter(None, values):
-                    yield from _strings(source, value, via, depth - 1)
+            for value in _values(source, node, via):
+                yield from _strings(source, value, via, depth - 1)
+
+
+def _values(source: Source, node: Union[ast.Name, ast.Attribute], via: Optional[ast.Call]) -> Iterator[ast.expr]:
+    """What a variable may be given: values, what a loop takes them from, and what callers pass."""
+    for binding in reaching(source, node, node):
+        values = [binding.value, binding.among]
+        function = binding.statement
+        if binding.kind == PARAMETER and isinstance(node, ast.Name) and isinstance(function, FUNCTIONS):
+            outer = [via] if via and called(source, via) is function else callers(source, function)
+            values = [passed(source, function, node.id, call) for call in outer]
+        yield from (value for value in values if value is not None)
 
 
 def _gets_log_mel(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> bool:

@@ -16,6 +16,7 @@ from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Function, Source, callee, first_line, last_line, own_nodes, same
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
 BLOCKS = (ast.stmt, ast.ExceptHandler, ast.match_case)
 PARAMETER = "parameter"
 WORD = re.compile(r"\w+")
@@ -23,11 +24,15 @@ Scope = Union[ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef]
 
 
 class Binding(NamedTuple):
-    """One place where a name gets a value; ``value`` is ``None`` where that is not simply an expression (a loop, an import)."""
+    """One place where a name gets a value; ``value`` is ``None`` where that is not simply an expression (a loop, an import).
+
+    ``among`` is what a loop takes the value from, one after the other.
+    """
 
     statement: ast.stmt
     value: Optional[ast.expr]
     kind: str = ""
+    among: Optional[ast.expr] = None
 
     def is_empty(self) -> bool:
         """Whether it only says that there is no value yet (``x = None``, ``x: Type``)."""
@@ -172,13 +177,16 @@ def has_star(call: ast.Call) -> bool:
 def called(source: Source, call: ast.Call) -> Optional[Function]:
     """The function in this file that ``call`` runs, where it can be told: ``f(…)``, ``self.f(…)``, ``Class.f(…)``, ``Class(…)``."""
     found: list[Function] = []
+    defined = (*FUNCTIONS, ast.ClassDef)
+    if any(b.kind == PARAMETER or not isinstance(b.statement, defined) for b in bindings(source, call.func, call)):
+        return None  # something else has the name too
     if isinstance(call.func, ast.Attribute):
         for cls in owners(source, call.func):
             found = found or [m for m in methods(cls) if m.name == call.func.attr]
     elif isinstance(call.func, ast.Name):
         name, cls_called = call.func.id, class_named(source, call.func.id)
-        defined = [n for n in named(source, name) if isinstance(n, FUNCTIONS) and n.name == name]
-        found = [f for f in defined if not isinstance(scope_of(source, f), ast.ClassDef)]
+        functions = [n for n in named(source, name) if isinstance(n, FUNCTIONS) and n.name == name]
+        found = [f for f in functions if not isinstance(scope_of(source, f), ast.ClassDef)]
         found += [m for m in methods(cls_called) if m.name == "__init__"] if cls_called else []
     return found[0] if len(found) == 1 else None
 
@@ -245,7 +253,7 @@ def _is_bound(source: Source, function: Function, call: ast.Call) -> bool:
 def bindings(source: Source, expression: ast.expr, at: ast.AST) -> list[Binding]:
     """Every place that gives a value to ``expression`` (a name, or an attribute of ``self``) as it is seen at ``at``."""
     if isinstance(expression, ast.Name):
-        return _of_name(source, expression.id, scope_of(source, at))
+        return _inside(source, expression.id, at) or _of_name(source, expression.id, scope_of(source, at))
     return _of_attribute(source, expression) if isinstance(expression, ast.Attribute) else []
 
 
@@ -253,12 +261,44 @@ def reaching(source: Source, expression: ast.expr, at: ast.AST) -> list[Binding]
     """Those of the :func:`bindings` whose value ``expression`` may have at ``at``: the last certain one, and later ones."""
     found = bindings(source, expression, at)
     scope, inner = scope_of(source, at), source.statement(at)
+    if any(
+        isinstance(n, (ast.Lambda, ast.GeneratorExp)) and inner in source.ancestors(n) for n in source.ancestors(at)
+    ):
+        return found  # it may run at another time
     here = [b for b in found if b.kind != PARAMETER and scope_of(source, b.statement) is scope]
     before = [b for b in here if position(b.statement) < position(inner)]
-    sure = [position(b.statement) for b in before if certain(source, b.statement, at)]
-    if sure:
-        return [b for b in before if position(b.statement) >= max(sure)]
-    return [b for b in found if b in before or b not in here] or found
+    sure = [b.statement for b in before if certain(source, b.statement, at)]
+    if not sure:
+        return [b for b in found if b in before or b not in here] or found
+    last = max(sure, key=position)
+    again = [b for b in here if b not in before and loops_with(source, b.statement, at, last)]
+    return [b for b in before if position(b.statement) >= position(last)] + again
+
+
+def loops_with(source: Source, node: ast.AST, other: ast.AST, start: Optional[ast.stmt]) -> bool:
+    """Whether a loop that begins after ``start`` is around both nodes, so that each comes before the other."""
+    within = set(source.ancestors(start)) if start is not None else set()
+    shared = set(source.ancestors(node)) & set(source.ancestors(other)) - within
+    return any(isinstance(n, LOOPS) for n in shared)
+
+
+def _inside(source: Source, name: str, at: ast.AST) -> list[Binding]:
+    """The binding of ``name`` by a ``lambda`` or a comprehension around ``at``."""
+    child = at
+    for node in source.ancestors(at):
+        if isinstance(node, ast.stmt):
+            break
+        if isinstance(node, ast.Lambda) and child is node.body and name in _arguments(node.args):
+            return [Binding(source.statement(at), None, "Lambda")]
+        for loop in getattr(node, "generators", ()):
+            if any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(loop.target)):
+                return [Binding(source.statement(at), None, "comprehension", loop.iter)]
+        child = node
+    return []
+
+
+def _arguments(arguments: ast.arguments) -> set[str]:
+    return {n.arg for n in ast.walk(arguments) if isinstance(n, ast.arg)}
 
 
 def _of_name(source: Source, name: str, scope: Scope) -> list[Binding]:
@@ -267,7 +307,7 @@ def _of_name(source: Source, name: str, scope: Scope) -> list[Binding]:
         if scope is start or not isinstance(scope, ast.ClassDef):
             stores = _stores(source, name, source.top_level(scope))
             found = [b for b in stores if scope_of(source, b.statement) is scope]
-            if isinstance(scope, FUNCTIONS) and name in {a.arg for a in ast.walk(scope.args) if isinstance(a, ast.arg)}:
+            if isinstance(scope, FUNCTIONS) and name in _arguments(scope.args):
                 return [Binding(scope, None, PARAMETER), *found]
             if found and not _is_outer(source, scope, name):
                 return found
@@ -320,7 +360,8 @@ def _binding(source: Source, target: ast.AST) -> Binding:
         isinstance(statement, ast.AnnAssign) and target is statement.target
     ):
         return Binding(statement, statement.value)
-    return Binding(statement, None, type(statement).__name__)
+    among = statement.iter if isinstance(statement, (ast.For, ast.AsyncFor)) else None
+    return Binding(statement, None, type(statement).__name__, among)
 
 
 # Order

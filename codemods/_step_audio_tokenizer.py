@@ -88,9 +88,15 @@ def insert_above(source: Source, node: ast.AST, text: str) -> Edit:
     floor = last_line(above[-1]) + 1 if above else line
     while line > floor and source.lines[line - 2].startswith("#"):
         line -= 1
-    gap = "\n" * (2 if line > 1 and source.lines[line - 2].strip() else 0)
     newline, unit = source.newline(line), source.indent_unit()
-    return Edit(line, line - 1, (gap + reindent(text, unit) + "\n\n\n").replace("\n", newline))
+    return Edit(line, line - 1, (_gap(source, line) + reindent(text, unit) + "\n\n\n").replace("\n", newline))
+
+
+def _gap(source: Source, line: int) -> str:
+    """What makes the empty lines above ``line`` two, where there is anything above them."""
+    written = [text for text in source.lines[: line - 1] if text.strip()]
+    empty = next((n for n, text in enumerate(reversed(source.lines[: line - 1])) if text.strip()), 0)
+    return "\n" * max(0, 2 - empty) if written else ""
 
 
 def reindent(text: str, unit: str) -> str:

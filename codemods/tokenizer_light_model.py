@@ -1,8 +1,8 @@
 """Load another FunASR model: change the default of ``funasr_model_id``.
 
-The note this came from swaps the streaming Paraformer-large for Paraformer-base. The tokens that come out are indices
-into a codebook that was fitted to the large model's features, so another model only fits if it is a streaming encoder of
-the same width, and even then its tokens mean something else. :func:`preflight` looks at the model folder and says so.
+The published tip swaps the streaming Paraformer-large for Paraformer-base. The tokens that come out are indices into a
+codebook that was fitted to the large model's features, so another model only fits if it is a streaming encoder of the
+same width, and even then its tokens mean something else. :func:`preflight` looks at the model folder and says so.
 """
 
 from __future__ import annotations

@@ -15,19 +15,21 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional, Union
 
-from apply_opt.errors import Ambiguous, Conflict
+from apply_opt.errors import Ambiguous, Conflict, PartlyApplied
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, first_line, last_line
 
-from ._onnx_options import Options, speech_tokenizer_options
+from ._onnx_options import speech_tokenizer_options
+from ._onnx_providers import can_repeat
+from ._onnx_uses import Options
 from ._scopes import (
     FUNCTIONS,
     bindings,
     callers,
     imported_as,
-    mentions,
+    named,
     parts,
     position,
     scope_of,
@@ -71,11 +73,6 @@ def _ort_intra_op_threads(providers):
 INTRA, INTER, MODE = "intra_op_num_threads", "inter_op_num_threads", "execution_mode"
 CONSTRUCTORS = ("__init__", "__post_init__", "__new__")
 Assignment = Union[ast.Assign, ast.AnnAssign]
-PURE = (
-    *(ast.Name, ast.Attribute, ast.Constant, ast.Subscript, ast.Starred, ast.List, ast.Tuple, ast.Dict),
-    *(ast.IfExp, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.BinOp),
-    *(ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop),
-)
 
 
 class Setting(NamedTuple):
@@ -110,19 +107,16 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     """The options' new values where they stand; those that are not there, next to them; the helper above the class."""
     options = speech_tokenizer_options(source)
     settings = _settings(source, options, parameters)
-    intra, moved = settings[0], _moved(source, options, settings[0])
-    edits = _in_place(source, [s for s in settings if not (moved and s is intra)])
+    edits = _in_place(source, settings)
     fresh = [s for s in settings if s.wanted and s.statement is None]
-    place = _place(source, options, None if moved else intra.statement) if fresh or moved else None
-    if place is not None:
+    if fresh:
+        place = _place(source, options, settings[0].statement)
         code = [f"{place.name}.{s.name} = {s.wanted}" for s in fresh]
         if any(s.name == MODE and str(s.wanted).startswith("ExecutionMode.") for s in fresh):
             code = _import_of_mode(source, place.statement) + code
         newline = source.newline(place.line - 1)
         text = "".join(place.indent + line + newline for line in code)
-        edits.append(Edit(place.line, place.line - 1, (moved.text if moved else "") + text))
-    if moved:
-        edits.append(Edit(moved.first, moved.last, ""))
+        edits.append(Edit(place.line, place.line - 1, text))
     if any(HELPER in str(s.wanted) for s in settings):
         touched = [options.made, *(s.statement for s in settings if s.statement is not None)]
         edits.append(insert_above(source, min(touched, key=position), HELPER_TEXT))
@@ -139,7 +133,7 @@ def _check_whole(source: Source, line: int, is_ours: bool) -> None:
         )
     if bool(ours) != is_ours:
         half = f"defined (line {ours[0].lineno}) but not used here" if ours else "used but not defined"
-        raise Ambiguous(
+        raise PartlyApplied(
             f"{source.name}:{line} is partly applied: {HELPER} is {half}",
             "take the half that is there out by hand, then apply again",
         )
@@ -199,8 +193,10 @@ def _mode(source: Source, options: Options) -> str:
 
 
 def _import_of_mode(source: Source, at: ast.stmt) -> list[str]:
-    known = bindings(source, ast.Name("ExecutionMode"), at)
-    return [] if known else ["from onnxruntime import ExecutionMode"]
+    used = [
+        n for n in named(source, "ExecutionMode") if isinstance(n, ast.Name)
+    ]  # by `from onnxruntime import *`, perhaps
+    return [] if used or bindings(source, ast.Name("ExecutionMode"), at) else ["from onnxruntime import ExecutionMode"]
 
 
 def _statement(source: Source, options: Options, name: str, parameters: Mapping[str, Value]) -> Optional[Assignment]:
@@ -249,59 +245,12 @@ def _is_always_run(source: Source, options: Options, statement: ast.stmt) -> boo
 
 
 def _providers(source: Source, options: Options, statement: Optional[Assignment]) -> str:
-    """Code for the session's providers; ``None`` where it cannot be said twice (a call) or is not known in this place."""
+    """Code for the session's providers; ``None`` where they cannot be said here too: the helper then asks what there is."""
     use = options.use
-    if use is None or use.providers is None or not all(isinstance(n, PURE) for n in ast.walk(use.providers)):
+    if use is None or use.providers is None:
         return "None"
     place = statement or _place(source, options, None).statement
-    if place is use.statement or _can_move(source, options, statement):
-        return ast.unparse(use.providers)
-    known = scope_of(source, place) is scope_of(source, use.statement) and not _changes_after(source, options, place)
-    return ast.unparse(use.providers) if known else "None"
-
-
-def _changes_after(source: Source, options: Options, statement: ast.stmt) -> bool:
-    """Whether the providers only have their value further down than ``statement``."""
-    use = options.use
-    if use is None or use.providers is None or scope_of(source, statement) is not scope_of(source, use.statement):
-        return False
-    parts = [n for n in ast.walk(use.providers) if isinstance(n, (ast.Name, ast.Attribute))]
-    places = [node for part in parts for node in mentions(source, part) if _is_change(source, node)]
-    scope = scope_of(source, statement)
-    return any(
-        position(statement) < position(n) < position(use.statement) for n in places if scope_of(source, n) is scope
-    )
-
-
-def _is_change(source: Source, node: ast.expr) -> bool:
-    """Whether ``node`` is given a value here, or its content is changed: ``x = …``, ``x[0] = …``, ``x.append(…)``."""
-    parent, *rest = source.ancestors(node)
-    if not isinstance(getattr(node, "ctx", None), ast.Load):
-        return True
-    if isinstance(parent, ast.Subscript):
-        return not isinstance(parent.ctx, ast.Load)
-    return isinstance(parent, ast.Attribute) and isinstance(rest[0], ast.Call) and rest[0].func is parent
-
-
-def _can_move(source: Source, options: Options, statement: Optional[ast.stmt]) -> bool:
-    """Whether ``statement`` can go down to where the options are used: alone on its lines, in the same block."""
-    use = options.use.statement if options.use else None
-    if statement is None or use is None:
-        return False
-    alone = _starts_line(source, statement) and _ends_line(source, statement)
-    return alone and use in _neighbours(source, statement) and _starts_line(source, use)
-
-
-def _moved(source: Source, options: Options, setting: Setting) -> Optional[Edit]:
-    """The changed statement, where it has to go further down because the providers are only known there."""
-    statement = setting.statement
-    if statement is None or setting.wanted is None or HELPER not in setting.wanted:
-        return None
-    if not (_changes_after(source, options, statement) and _can_move(source, options, statement)):
-        return None
-    edit = replace(source, statement, {_value(statement): setting.wanted})
-    whole = (first_line(statement), last_line(statement)) == (edit.first, edit.last)
-    return edit if whole else None
+    return ast.unparse(use.providers) if can_repeat(source, use, place) else "None"
 
 
 # Where it is written
@@ -373,8 +322,10 @@ def _neighbours(source: Source, statement: ast.stmt) -> list[ast.AST]:
 
 
 def _starts_line(source: Source, statement: ast.stmt) -> bool:
-    """Whether nothing is in front of ``statement`` on its first line."""
+    """Whether nothing is in front of ``statement`` on its first line, and that does not continue another one."""
     line = source.lines[first_line(statement) - 1]
+    if first_line(statement) > 1 and source.lines[first_line(statement) - 2].rstrip("\r\n").endswith("\\"):
+        return False
     return not line.encode()[: statement.col_offset].strip() and not line.lstrip().startswith("elif")
 
 

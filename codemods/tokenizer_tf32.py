@@ -5,7 +5,7 @@ Ampere and later cards compute several times faster
 (https://pytorch.org/docs/stable/notes/cuda.html#tensorfloat-32-tf32-on-ampere-and-later-devices).
 
 The setting is the process's. With ``scope=encoder`` it is on only inside the method that calls ``infer_encoder``; with
-``scope=process`` it is set once at import, as the note this came from has it, and reaches the language model and the
+``scope=process`` it is set once at import, as the published tip has it, and reaches the language model and the
 vocoder too. ``torch.backends.cudnn.allow_tf32`` is on by default and is not touched.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 from apply_opt.errors import Ambiguous, Conflict
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
@@ -21,7 +21,20 @@ from apply_opt.model.fragment import rewrite
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
-from ._scopes import FUNCTIONS, argument, calls_of, check_defined_once, mentions, methods, reaching
+from ._scopes import (
+    FUNCTIONS,
+    argument,
+    bindings,
+    calls,
+    calls_of,
+    check_defined_once,
+    mentions,
+    methods,
+    position,
+    reaching,
+    scope_of,
+    targets_of,
+)
 from ._step_audio_tokenizer import ENCODE, encoder_uses, helpers, insert_above, is_taken, tokenizer_class
 
 if TYPE_CHECKING:
@@ -124,11 +137,12 @@ OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
 
 
 class Setting(NamedTuple):
-    """A statement by which the checkout's author decides about TF32 in matrix products."""
+    """A statement by which the checkout's author decides about TF32 in matrix products; ``at_import`` if it is no function's."""
 
     line: int
     allows: bool
     text: str
+    at_import: bool
 
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
@@ -137,13 +151,18 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     ours = _scoped_to_encoder(source, method, parameters) or _at_import(source, method, parameters)
     if ours:
         return ours
-    for setting in sorted(_settings(source)):
-        if not setting.allows:
+    settings = sorted(_settings(source))
+    for setting in settings:
+        if not setting.allows and (setting is settings[0] or setting.at_import):
             raise Conflict(
                 f"{source.name}:{setting.line} turns TF32 off on purpose: {setting.text}",
                 "take that line out first, if you do not want it",
             )
-        return [Site(name, setting.line, THEIRS, setting.text) for name in ("setting", "encoder")]
+    if settings:
+        line, _, text, _ = settings[0]
+        return [Site(name, line, THEIRS, text) for name in ("setting", "encoder")]
+    if parameters["scope"] == "process":
+        _check_torch(source, source.top_level(tokenizer_class(source)))
     if is_taken(source, DECORATOR):
         raise Conflict(f"{source.name} already uses the name {DECORATOR} for something else")
     return [Site("setting", tokenizer_class(source).lineno, TODO), Site("encoder", method.lineno, TODO)]
@@ -265,6 +284,12 @@ def _check_runs_inside(source: Source, method: Function, uses: Sequence[ast.Attr
         raise Conflict(
             f"{where} is compiled (line {compiled[0].lineno}): the compiler would have to read our decorator"
         )
+    for name in ("compile", "script", "trace"):
+        for call in calls(source, name):
+            if any(getattr(n, "attr", getattr(n, "id", "")) == method.name for n in ast.walk(call)):
+                raise Conflict(
+                    f"{where} is compiled (line {call.lineno}): the compiler would have to read our decorator"
+                )
     for use in uses:
         later = _handed_on(source, method, use)
         if later is not None:
@@ -310,9 +335,8 @@ def _settings(source: Source) -> Iterator[Setting]:
     """The statements that set the precision of float32 matrix products, or of TF32 as a whole."""
     for node in source.nodes("allow_tf32", "fp32_precision"):
         if isinstance(node, ast.Attribute) and node.attr in OFF and isinstance(node.ctx, ast.Store):
-            statement = source.statement(node)
-            value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
-            yield from _setting(source, node, node.value, node.attr, value)
+            if "cudnn" not in _origin(source, node.value) and "mkldnn" not in _origin(source, node.value):
+                yield from _setting(source, node, node.value, node.attr, _assigned(source, node))
         elif isinstance(node, ast.Call) and callee(node) == "setattr" and len(node.args) == 3:
             name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
             if name in OFF:
@@ -320,12 +344,12 @@ def _settings(source: Source) -> Iterator[Setting]:
     for name in ("set_float32_matmul_precision", "_set_cublas_allow_tf32"):
         for call in calls_of(source, name):
             value = argument(call, "precision", 0)
-            yield Setting(call.lineno, not _is_off(value, "precision", "allow_tf32"), ast.unparse(call))
+            yield _said(source, call, not _is_off(value, "precision", "allow_tf32"), ast.unparse(call))
     for node in source.nodes(*OVERRIDES):
         statement = source.statement(node)
         if isinstance(node, ast.Constant) and node.value in OVERRIDES and isinstance(statement, (ast.Assign, ast.Expr)):
             is_zero = any(isinstance(n, ast.Constant) and n.value in ("0", 0) for n in ast.walk(statement.value))
-            yield Setting(statement.lineno, not is_zero, ast.unparse(statement))
+            yield _said(source, statement, not is_zero, ast.unparse(statement))
 
 
 def _setting(
@@ -335,7 +359,29 @@ def _setting(
     origin = _origin(source, module)
     if "cudnn" in origin or "mkldnn" in origin or (isinstance(value, ast.Constant) and value.value == "none"):
         return
-    yield Setting(node.lineno, not _is_off(value, name), ast.unparse(source.statement(node)))
+    yield _said(source, node, not _is_off(value, name), ast.unparse(source.statement(node)))
+
+
+def _said(source: Source, node: Union[ast.expr, ast.stmt], allows: bool, text: str) -> Setting:
+    return Setting(node.lineno, allows, text, isinstance(scope_of(source, node), ast.Module))
+
+
+def _assigned(source: Source, target: ast.Attribute) -> ast.expr:
+    """What is assigned to ``target``: also as one of several, ``a, b = 1, 2``. Raises where that cannot be told."""
+    statement, parent = source.statement(target), source.ancestors(target)[0]
+    if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
+        value = statement.value
+        if parent is statement:
+            return value
+        lists = (ast.Tuple, ast.List)
+        if isinstance(parent, lists) and isinstance(value, lists) and parent in targets_of(statement):
+            parts = [*parent.elts, *value.elts]
+            if len(parent.elts) == len(value.elts) and not any(isinstance(p, ast.Starred) for p in parts):
+                return value.elts[parent.elts.index(target)]
+    raise Ambiguous(
+        f"{source.name}:{target.lineno}: whether this allows TF32 cannot be told: {ast.unparse(statement).splitlines()[0]}",
+        "set it by a plain assignment, or take it out",
+    )
 
 
 def _is_off(value: Optional[ast.expr], *names: str) -> bool:
@@ -359,5 +405,24 @@ def _origin(source: Source, module: ast.expr) -> str:
 def _imports_torch(source: Source, place: ast.stmt) -> bool:
     """Whether the module has ``torch`` by the time ``place`` runs."""
     above = source.tree.body[: source.tree.body.index(place)]
-    names = [a for s in above if isinstance(s, ast.Import) for a in s.names]
-    return any(a.asname == "torch" if a.asname else a.name.partition(".")[0] == "torch" for a in names)
+    return any(_is_torch(a) for s in above if isinstance(s, ast.Import) for a in s.names)
+
+
+def _is_torch(alias: ast.alias) -> bool:
+    """Whether an ``import`` makes ``torch`` the name of PyTorch."""
+    return alias.asname == alias.name == "torch" if alias.asname else alias.name.partition(".")[0] == "torch"
+
+
+def _check_torch(source: Source, place: ast.stmt) -> None:
+    """Raise where ``torch`` may be something else than PyTorch in front of ``place``."""
+    for binding in bindings(source, ast.Name("torch"), place):
+        statement = binding.statement
+        own = isinstance(statement, ast.Import) and all(
+            _is_torch(a) for a in statement.names if (a.asname or a.name.partition(".")[0]) == "torch"
+        )
+        within = scope_of(source, statement)
+        if not own and (not isinstance(within, ast.Module) or position(statement) < position(place)):
+            raise Conflict(
+                f"{source.name}:{statement.lineno}: torch may be something else than PyTorch from here on",
+                "use scope=encoder, which imports it for itself",
+            )

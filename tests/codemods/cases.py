@@ -97,9 +97,11 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
 
 
 def above(text: str, anchor: str, helper: str) -> str:
-    """``text`` with ``helper`` and two empty lines in front of the line that starts with ``anchor``."""
+    """``text`` with ``helper`` between two empty lines and two, in front of the line that starts with ``anchor``."""
     at = 0 if text.startswith(anchor) else text.index("\n" + anchor) + 1
-    return text[:at] + helper.strip("\n") + "\n\n\n" + text[at:]
+    empty = len(text[:at]) - len(text[:at].rstrip("\n")) - 1
+    gap = "\n" * max(0, 2 - empty) if text[:at].strip() else ""
+    return text[:at] + gap + helper.strip("\n") + "\n\n\n" + text[at:]
 
 
 def constant(name: str, attribute: str) -> Any:

@@ -20,14 +20,14 @@ from cases import (
     skips,
 )
 
-from apply_opt.errors import Ambiguous, Conflict, NoSite, Refused
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied, Refused
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
 
 NAME = "tokenizer_ort_threads"
 HELPER = constant(NAME, "HELPER_TEXT")
 CALL = "_ort_intra_op_threads"
 NOTE = {"intra_op": 4, "inter_op": 2, "execution_mode": "parallel"}
-"""The values of the note that the optimization came from."""
+"""The values of the published tip."""
 
 INIT = """
 providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -188,12 +188,17 @@ class TestHalf:
     def test_helper_without_its_use(self) -> None:
         text = with_helper(module())
         refuses(
-            NAME, text, Ambiguous, "partly applied", "defined (line 6) but not used", line_of(text, "num_threads = 1")
+            NAME,
+            text,
+            PartlyApplied,
+            "partly applied",
+            "defined (line 7) but not used",
+            line_of(text, "num_threads = 1"),
         )
 
     def test_use_without_its_helper(self) -> None:
         text = module(INIT.replace("= 1", f"= {CALL}(providers)"))
-        refuses(NAME, text, Ambiguous, "partly applied", "used but not defined", line_of(text, CALL))
+        refuses(NAME, text, PartlyApplied, "partly applied", "used but not defined", line_of(text, CALL))
 
     def test_helper_twice(self) -> None:
         text = with_helper(with_helper(module(INIT.replace("= 1", f"= {CALL}(providers)"))))
@@ -312,7 +317,7 @@ LANDS = {
     "providers spread out": (
         INIT.replace("providers=providers", 'providers=[*providers, "CPUExecutionProvider"]'),
         INIT.replace("providers=providers", 'providers=[*providers, "CPUExecutionProvider"]').replace(
-            "= 1", f"= {CALL}([*providers, 'CPUExecutionProvider'])"
+            "= 1", f"= {CALL}(None)"
         ),
     ),
     "providers by a call": (
@@ -345,9 +350,9 @@ LANDS = {
         """,
         f"""
         so = onnxruntime.SessionOptions()
+        so.intra_op_num_threads = {CALL}(None)  # one
         so.log_severity_level = 3
         providers = ["CPUExecutionProvider"]
-        so.intra_op_num_threads = {CALL}(providers)  # one
         self.ort_session = onnxruntime.InferenceSession(
             path + "/speech_tokenizer_v1.onnx", so, providers=providers
         )
@@ -355,11 +360,8 @@ LANDS = {
     ),
     "providers completed later": (
         INIT.replace("self.ort", 'if path:\n    providers.append("CPUExecutionProvider")\nself.ort', 1),
-        INIT.replace("session_option.intra_op_num_threads = 1\n", "").replace(
-            "self.ort",
-            'if path:\n    providers.append("CPUExecutionProvider")\n'
-            f"session_option.intra_op_num_threads = {CALL}(providers)\nself.ort",
-            1,
+        INIT.replace("= 1", f"= {CALL}(None)").replace(
+            "self.ort", 'if path:\n    providers.append("CPUExecutionProvider")\nself.ort', 1
         ),
     ),
     "providers only later, no room to go there": (
@@ -789,7 +791,7 @@ ELSEWHERE = {
             options.intra_op_num_threads = 1
             return options
         """),
-        [("threads = 1", f"threads = {CALL}(None)")],
+        [("threads = 1", f"threads = {CALL}({CPU})")],
         "def session_options",
     ),
     "options from a function, not set yet": (

@@ -385,6 +385,35 @@ def test_lands_above_the_class(case: str) -> None:
     lands(NAME, before, with_helper(marked(before), anchor=anchor))
 
 
+class TestEmptyLines:
+    """Two of them on both sides of what we put in; where there are more, they stay."""
+
+    @pytest.mark.parametrize(("there", "after"), [(0, 2), (1, 2), (2, 2), (3, 3), (5, 5)])
+    def test_above(self, there: int, after: int) -> None:
+        start, end = module().split("\n\n\nclass")
+        outcome = plan(NAME, start + "\n" + "\n" * there + "class" + end)
+        helper = outcome.after.decode().split("def _with_tf32_matmul")[0]
+        assert helper == start + "\n" + "\n" * after
+
+    @pytest.mark.parametrize("ending", ["", "\n", "\n\n\n"])
+    def test_the_end_of_the_file_stays_as_it_is(self, ending: str) -> None:
+        for scope in ("encoder", "process"):
+            outcome = plan(NAME, module().rstrip("\n") + ending, scope=scope)
+            text = outcome.after.decode()
+            assert text.endswith("feats})" + ending)
+            assert "\n\n\n\n" not in text.rstrip("\n")
+
+    def test_the_class_is_all_there_is(self) -> None:
+        before = module(imports="")
+        before = before[before.index("class") :]
+        lands(NAME, before, HELPERS["high"].strip("\n") + "\n\n\n" + marked(before))
+
+    def test_white_space_and_form_feeds_count_as_empty(self) -> None:
+        before = module().replace("\n\n\nclass", "\n  \n\f\nclass")
+        after = plan(NAME, before).after.decode()
+        assert "torch\n  \n\f\ndef _with" in after
+
+
 class TestShapes:
     def test_a_class_in_an_if(self) -> None:
         before = "import whisper\n\nif True:\n" + block(module(), 4) + "\n"
@@ -483,6 +512,11 @@ def test_refuses_on_the_method(case: str) -> None:
 
 
 class TestRefuses:
+    @pytest.mark.parametrize("compiler", ["torch.compile", "torch.jit.script", "th.jit.trace"])
+    def test_compiled_elsewhere(self, compiler: str) -> None:
+        text = module(rest=f"def __init__(self):\n    self.encode = {compiler}(self.get_vq02_code)\n\n" + block(REST))
+        refuses(NAME, text, Conflict, "is compiled", f"line {numbers_of(text, compiler)[0]}")
+
     def test_two_methods(self) -> None:
         text = module(ENCODE + ENCODE.replace("get_vq02_code", "get_batch"))
         one, two = (numbers_of(text, f"def {name}")[0] for name in ("get_vq02_code", "get_batch"))
@@ -518,6 +552,42 @@ class TestRefuses:
         assert type(outcome.error) is Refused
         assert "tokenizer.py:13 is not valid Python" in outcome.message
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "torch.backends.cuda.matmul.allow_tf32, z = False, 1",
+            "z, torch.backends.cuda.matmul.allow_tf32 = True, False",
+            "[torch.backends.cuda.matmul.allow_tf32, z] = (0, 1)",
+            "torch.backends.cuda.matmul.allow_tf32 = True\ntorch.backends.cuda.matmul.allow_tf32 = False",
+        ],
+    )
+    def test_off_in_a_way_of_its_own(self, line: str) -> None:
+        refuses(NAME, module(imports="import torch\n" + line), Conflict, "turns TF32 off on purpose", "allow_tf32")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "torch.backends.cuda.matmul.allow_tf32, z = flags()",
+            "torch.backends.cuda.matmul.allow_tf32, *z = False, 1, 2",
+            "(torch.backends.cuda.matmul.allow_tf32, y), z = (False, 1), 2",
+            "torch.backends.cuda.matmul.allow_tf32 &= False",
+            "for torch.backends.cuda.matmul.allow_tf32 in (True, False): pass",
+            "z = [1 for torch.backends.cuda.matmul.allow_tf32 in (True, False)]",
+            "with off() as torch.backends.cuda.matmul.allow_tf32: pass",
+        ],
+    )
+    def test_a_setting_that_cannot_be_told(self, line: str) -> None:
+        text = module(imports="import torch\n" + line)
+        refuses(NAME, text, Ambiguous, "tokenizer.py:3: whether this allows TF32 cannot be told")
+
+    def test_on_in_a_tuple(self) -> None:
+        text = module(imports="import torch\ntorch.backends.cuda.matmul.allow_tf32, z = True, 1")
+        skips(NAME, text, NOT_NEEDED, "tokenizer.py:3 ")
+
+    def test_convolutions_in_a_tuple(self) -> None:
+        before = module(imports="import torch\ntorch.backends.cudnn.allow_tf32, z = flags()")
+        lands(NAME, before, with_helper(marked(before)))
+
 
 class TestParameters:
     def test_medium(self) -> None:
@@ -549,6 +619,36 @@ class TestParameters:
         before = module(imports="import json", tail="import torch")
         text = "import torch\n\n" + AT_IMPORT["high"].strip()
         lands(NAME, before, above(before, "class Step", text), scope="process")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "torch = None",
+            "del torch",
+            "import json as torch",
+            "from json import loads as torch",
+            "from somewhere import torch",
+            "def torch(): pass",
+            "class torch: pass",
+            "for torch in (): pass",
+            "with open('a') as torch: pass",
+            "try: pass\nexcept OSError as torch: pass",
+            "if (torch := None): pass",
+            "torch, x = None, 1",
+            "try:\n    import torch\nexcept ImportError:\n    torch = None",
+            "match []:\n    case torch: pass",
+            "def drop():\n    global torch\n    torch = None",
+        ],
+    )
+    def test_process_does_not_count_on_a_torch_that_is_another(self, line: str) -> None:
+        text = module(imports="import torch\n" + line)
+        refuses(NAME, text, Conflict, "torch may be something else", scope="process")
+        lands(NAME, text, with_helper(marked(text)), scope="encoder")
+
+    @pytest.mark.parametrize("tail", ["torch = None", "def f(torch):\n    torch = torch or 1", "del torch"])
+    def test_process_does_not_mind_what_comes_later(self, tail: str) -> None:
+        text = module(tail=tail)
+        lands(NAME, text, above(text, "class Step", AT_IMPORT["high"]), scope="process")
 
     def test_the_manual_edit_is_what_process_does(self) -> None:
         statement = AT_IMPORT["high"].strip().splitlines()[1]
