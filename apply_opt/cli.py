@@ -37,6 +37,9 @@ BUG, INTERRUPTED = 70, 130
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command line. The one place where expected errors are caught."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None or sys.stderr is None:  # closed by the caller (`>&-`)
+        nowhere = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its code, not a crash
             stream.reconfigure(errors="backslashreplace")
@@ -54,6 +57,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # the system's word on a file that no command could foresee
+        if error.filename is None:  # nor can what is still to be written be
+            as_json = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_error(
+            f"{error.filename or 'the output'}: {error.strerror or error}", "apply-opt status", "error", 1, as_json
+        )
+        return 1
     except RecursionError as error:
         _say_error(f"this is nested too deeply for Python: {error}", "", "error", 1, as_json)
         return 1

@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> Result:
     planned, before, after = plan.of_kind(PLANNED), plan.before, plan.after
     if not planned:
         planned, before = _applied(plan), _without(plan)
+    if set("\n\t").intersection(plan.checkout.file):
+        raise Refused(f"no patch can name {plan.checkout.file!r}", "give the folder another name first")
     if before == after:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to export: {reasons}", "apply-opt status")
@@ -75,7 +77,7 @@ def header(
         f"{o.name}.{p.name}={o.parameters[p.name]}"
         for o in planned
         for p in o.optimization.parameters
-        if o.parameters[p.name] != p.default
+        if o.parameters.get(p.name, p.default) != p.default
     ]
     lines = [
         "Description: " + "; ".join(o.optimization.title for o in planned),

@@ -120,7 +120,6 @@ def _from_backup(root: str) -> Result:
     restored = []
     with transaction.locked(root, recovering=False):
         record = _trusted(root)
-        ours = {file.after for entry in record.entries for file in entry.files} if record else set()
         for name, data in _originals(root, record):
             path = inside(root, name)
             now = files.read(path)
@@ -128,7 +127,7 @@ def _from_backup(root: str) -> Result:
                 continue
             if now is not None:
                 files.check_writable(path)
-                if sha256(now) not in ours:
+                if not _is_ours(record, name, data, now):
                     transaction.put_aside(root, name, now)
             transaction.restore(path, data)
             restored.append(name)
@@ -139,6 +138,19 @@ def _from_backup(root: str) -> Result:
     if os.path.isdir(ledger.folder(root, "rescued")):
         lines.append(("dim", f"what stood there is in {STATE_FOLDER}/rescued"))
     return Result(lines, {"checkout": root, "restored": restored})
+
+
+def _is_ours(record: Optional[Ledger], name: str, original: bytes, now: bytes) -> bool:
+    """Whether ``now`` is the original with our changes and nothing of anybody else's."""
+    chain = record.chain(name) if record else []
+    state = sha256(original)
+    for file in chain:
+        if file.before != state:
+            return False
+        state = file.after
+        if sha256(now) == state:
+            return True
+    return False
 
 
 def _trusted(root: str) -> Optional[Ledger]:

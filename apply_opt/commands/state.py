@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -42,30 +43,44 @@ def _file_state(record: Ledger, name: str, path: str, now: Optional[bytes]) -> s
         return GONE
     records = record.chain(path)
     digest = sha256(now)
-    if digest == records[-1].after:
-        return APPLIED
-    if digest == records[0].before:
-        return GONE
+    if _is_unbroken(records):
+        if digest == records[-1].after:
+            return APPLIED
+        if digest == records[0].before:
+            return GONE
     from apply_opt.model import merge
+    from apply_opt.model.structure import undo
 
-    owners, chain = _chain(record, path)
-    before, after = _on_top(chain, owners.index(name))
+    owners, chain = _chain(record, path, now)
+    index = owners.index(name)
+    before, after = _on_top(chain, index, _is_unbroken(records))
     found = merge.presence(before, after, now)
+    if found == merge.PRESENT and name == owners[-1] and digest == records[-1].after:
+        return APPLIED
+    if found != merge.PRESENT and undo(after, now, before) is not None:  # a formatter ran over its lines
+        return EDITED
     return {merge.PRESENT: EDITED, merge.ABSENT: GONE, merge.ALTERED: PARTLY}[found]
 
 
-def _chain(record: Ledger, path: str) -> tuple[list[str], Chain]:
-    """Who changed a file, and the file before and after each of them."""
+def _is_unbroken(records: Sequence[FileRecord]) -> bool:
+    """Whether each change was made to what the one before it left: nobody else's edits are between them."""
+    return all(one.after == other.before for one, other in itertools.pairwise(records))
+
+
+def _chain(record: Ledger, path: str, now: bytes) -> tuple[list[str], Chain]:
+    """Who changed a file, and the file before and after each of them, with the line endings that it has now."""
+    from apply_opt.model.merge import with_endings_of
+
     links = [(e.name, f) for e in record.entries for f in e.files if f.path == path]
-    return [name for name, _ in links], [
-        (ledger.content(record.root, f.before), ledger.content(record.root, f.after)) for _, f in links
-    ]
+    pairs = [(ledger.content(record.root, f.before), ledger.content(record.root, f.after)) for _, f in links]
+    return [name for name, _ in links], [(with_endings_of(a, now), with_endings_of(b, now)) for a, b in pairs]
 
 
-def _on_top(chain: Chain, index: int) -> tuple[bytes, bytes]:
+def _on_top(chain: Chain, index: int, unbroken: bool) -> tuple[bytes, bytes]:
     """The file without a change and with it, as if it had been made last: next to the lines of those made after it.
 
-    Where those wrote over its lines, it stands if they do: the file before all of them, and after.
+    Where those wrote over its lines, it stands if they do: the file before all of them, and after. Where others edited
+    its lines in between, all that can be told is whether they are as it left them.
     """
     from apply_opt.model.merge import MergeConflict
     from apply_opt.model.stack import take_out
@@ -74,7 +89,7 @@ def _on_top(chain: Chain, index: int) -> tuple[bytes, bytes]:
     try:
         return take_out(chain, index, last)[1], last
     except MergeConflict:
-        return chain[index][0], last
+        return (chain[index][0], last) if unbroken else chain[index]
 
 
 def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
@@ -87,7 +102,7 @@ def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
     objects: list[bytes] = []
     entries = {e.name: e for e in record.entries}
     for path, data in now.items():
-        owners, chain = _chain(record, path)
+        owners, chain = _chain(record, path, data or b"")
         if data is None:
             if set(owners).intersection(names):
                 step = "put it back (git checkout), or: apply-opt revert --from-backup"

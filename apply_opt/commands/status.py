@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Found(NamedTuple):
     """What the ledger says, held against the files: a state and a note for each entry."""
 
+    originals: Sequence[str]
+    """The hashes of the files as they were before the first entry."""
     states: dict[str, tuple[str, str]]
     files: Sequence[str] = ()
     target: Optional[str] = None
@@ -54,8 +56,10 @@ def run(arguments: argparse.Namespace) -> Result:
     root = checkout.ledger_root(arguments.repo)
     place = None if root else _recognise(arguments, False)
     root = root or (place.root if place else None)
-    found = _recorded(root) if root else Found({})
-    if not found.states or any(what != APPLIED for what, _ in found.states.values()):
+    found = _recorded(root) if root else Found((), {})
+    names = _known(found)
+    found.states.update((name, (NOT_APPLIED, "")) for name in sorted(names) if name not in found.states)
+    if not names:
         place = place or _recognise(arguments, bool(found.states))
         for name, (what, note) in _by_structure(place).items() if place else ():
             if name not in found.states or (found.states[name][0] == GONE and what == BY_HAND):
@@ -83,7 +87,18 @@ def _recorded(root: str) -> Found:
         states[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {values}".rstrip())
     lost = sum(not os.path.isfile(ledger.folder(root, "objects", name)) for name in record.objects())
     target = record.entries[0].target if record.entries else None
-    return Found(states, record.paths(), target, recovered, lost)
+    originals = [record.chain(path)[0].before for path in record.paths()]
+    return Found(originals, states, record.paths(), target, recovered, lost)
+
+
+def _known(found: Found) -> set[str]:
+    """What could be applied, where the ledger tells all that is: its changes, as they were left, to a file known upstream."""
+    if len(found.originals) != 1 or any(what != APPLIED for what, _ in found.states.values()):
+        return set()
+    from apply_opt.io import targets
+
+    revisions = [r for target in targets.load_targets(targets.data_root()).values() for r in target.revisions]
+    return {n for r in revisions if r.sha256 == found.originals[0] for key in r.after for n in key.split("+")}
 
 
 def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Checkout]:
@@ -153,7 +168,11 @@ def _result(root: str, found: Found) -> Result:
         text = f"{found.lost} of the contents in {STATE_FOLDER}/objects are lost: put the files back with "
         lines.append(("red", text + "apply-opt revert --from-backup"))
     if pristine:
-        lines.append(("green", "pristine: nothing of apply-opt is recorded or recognised here"))
+        was = any(state == GONE for state, _ in found.states.values())
+        text = (
+            "what apply-opt had put in was taken out" if was else "nothing of apply-opt is recorded or recognised here"
+        )
+        lines.append(("green", f"pristine: {text}"))
     width = max((len(name) for name in found.states), default=0)
     for name, (what, note) in found.states.items():
         lines.append((STYLES.get(what, ""), f"{name:{width}}  {what:15}  {note}".rstrip()))

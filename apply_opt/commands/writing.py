@@ -9,8 +9,9 @@ from typing import Optional
 from apply_opt import __version__
 from apply_opt.commands import state
 from apply_opt.commands.planning import Plan
+from apply_opt.errors import ApplyOptError
 from apply_opt.io import files, git, ledger, transaction
-from apply_opt.io.checkout import inside, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
 from apply_opt.io.ledger import Ledger
 from apply_opt.io.transaction import Change
 from apply_opt.model.plan import PLANNED
@@ -51,12 +52,31 @@ def write(
     """
     root = old.root
     kept = [ledger.content(root, name) for name in sorted(old.objects())] if message else []
+    head = git.head(root) if message else None
     transaction.commit(root, changes, new, objects)
     if message is None or not changes:
         return None
     try:
-        return git.commit(root, [change.path for change in changes], message)
-    except BaseException:  # a hook may have reformatted the file; before, it was as in the last commit
-        now = [(c, files.read(inside(root, c.path)) or b"") for c in changes]
-        transaction.commit(root, [Change(c.path, data, c.before) for c, data in now], old, kept)
-        raise
+        git.commit(root, [change.path for change in changes], message)
+    except BaseException as error:
+        if git.head(root) == head:
+            rescued = _take_back(root, changes, old, kept)
+            if rescued and isinstance(error, ApplyOptError):
+                error.next_step += f"; what stood in {', '.join(rescued)} is in {STATE_FOLDER}/rescued"
+            raise
+    return git.head(root)
+
+
+def _take_back(root: str, changes: Sequence[Change], old: Ledger, kept: Sequence[bytes]) -> list[str]:
+    """Undo what git did not commit: the files are as in the last commit again.
+
+    What hooks or the user made of them in the meantime is put aside. Gives the files of which that is so.
+    """
+    now = [(change, files.read(inside(root, change.path))) for change in changes]
+    rescued = [change.path for change, data in now if data not in (None, change.before, change.after)]
+    for change, data in now:
+        if change.path in rescued:
+            transaction.put_aside(root, change.path, data or b"")
+    undone = [Change(c.path, data, c.before) for c, data in now if data is not None and data != c.before]
+    transaction.commit(root, undone, old, kept)
+    return rescued

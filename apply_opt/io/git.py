@@ -5,9 +5,11 @@ Git's optional locks are off, so that a look at the state does not even refresh 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.errors import ApplyOptError, Conflict
@@ -84,11 +86,11 @@ def _head_of_reftable(root: str) -> str:
 def exclude(root: str) -> None:
     """Keep the state folder out of ``git status``, by git's list of what this clone ignores (it is part of no commit)."""
     path, line = _exclude_line(root)
-    data = files.read(path) or b"" if path else b""
-    if path and line not in data.split(b"\n"):
+    data = files.read(path) if path else None
+    if path and line not in (data or b"").split(b"\n"):
         files.make_folder(os.path.dirname(path))
-        ended = not data or data.endswith(b"\n")
-        files.replace(path, data + (line + b"\n" if ended else b"\n" + line), path + _SCRATCH)
+        ended = data is None or data.endswith(b"\n")
+        files.replace(path, (data or b"") + (line + b"\n" if ended else b"\n" + line), path + _SCRATCH)
 
 
 def include(root: str) -> None:
@@ -102,14 +104,14 @@ def include(root: str) -> None:
         files.remove(path + _SCRATCH)
     if data is None or line not in data.split(b"\n") or _is_shared(root):
         return
+    if data == line + b"\n":  # there was no such file
+        files.remove(path)
+        return
     rest = data.removesuffix(b"\n" + line)
     if rest == data:
         before, _, after = (b"\n" + data).partition(b"\n" + line + b"\n")
         rest = (before + b"\n" + after)[1:]
-    if rest:
-        files.replace(path, rest, path + _SCRATCH)
-    else:
-        files.remove(path)
+    files.replace(path, rest, path + _SCRATCH)
 
 
 def _is_shared(root: str) -> bool:
@@ -125,13 +127,12 @@ def _is_shared(root: str) -> bool:
 def _exclude_line(root: str) -> tuple[str, bytes]:
     """The file and our line in it, anchored at the working tree's top; two empty strings where there is no git."""
     place = _place(root)
-    if place is None:
+    if place is None or "\n" in os.path.relpath(root, place.top):  # a pattern is one line
         return "", b""
     below = os.path.relpath(root, place.top).replace(os.sep, "/")
     folder = STATE_FOLDER if below == "." else f"{below}/{STATE_FOLDER}"
-    return os.path.join(place.common, "info", "exclude"), re.sub(r"([\\*?\[])", r"\\\1", f"/{folder}/").encode(
-        "utf-8", "surrogateescape"
-    )
+    path = os.path.realpath(os.path.join(place.common, "info", "exclude"))
+    return path, re.sub(r"([\\*?\[])", r"\\\1", f"/{folder}/").encode("utf-8", "surrogateescape")
 
 
 def _repository(root: str) -> Optional[git.Repo]:
@@ -147,14 +148,18 @@ def _repository(root: str) -> Optional[git.Repo]:
 
 
 def _environment(repository: git.Repo) -> dict[str, str]:
-    """Paths are meant letter by letter; and where a hook of another repository runs us, this one is meant all the same."""
+    """Where a hook of another repository runs us, this one is meant all the same."""
     own = {
         "GIT_DIR": str(repository.git_dir),
         "GIT_WORK_TREE": str(repository.working_tree_dir),
         "GIT_INDEX_FILE": os.path.join(repository.git_dir, "index"),
     }
-    named = {name: value for name, value in own.items() if name in os.environ}
-    return {"GIT_OPTIONAL_LOCKS": "0", "GIT_LITERAL_PATHSPECS": "1", **named}
+    return {"GIT_OPTIONAL_LOCKS": "0", **{name: value for name, value in own.items() if name in os.environ}}
+
+
+def _literally(root: str, path: str) -> str:
+    """A path that is meant letter by letter. (By the environment, it would be so for the hooks as well.)"""
+    return f":(literal){os.path.join(root, path)}"
 
 
 def dirty(root: str, paths: Sequence[str]) -> list[str]:
@@ -166,9 +171,15 @@ def dirty(root: str, paths: Sequence[str]) -> list[str]:
 
     try:
         with repository.git.custom_environment(**_environment(repository)):
-            return [p for p in paths if repository.git.status("--porcelain", "--ignored", "--", os.path.join(root, p))]
+            return [path for path in paths if _is_dirty(repository, _literally(root, path))]
     except git.GitError as error:
         raise ApplyOptError(f"git does not answer in {root}: {error}", "check with: git status") from error
+
+
+def _is_dirty(repository: git.Repo, path: str) -> bool:
+    """Also where git has been told to overlook changes (assume-unchanged, skip-worktree): they would be committed."""
+    tag = repository.git.ls_files("-v", "--", path)[:1]
+    return tag.islower() or tag == "S" or bool(repository.git.status("--porcelain", "--ignored", "--", path))
 
 
 def check_clean(root: str, paths: Sequence[str]) -> None:
@@ -183,17 +194,30 @@ def check_clean(root: str, paths: Sequence[str]) -> None:
         )
 
 
-def commit(root: str, paths: Sequence[str], message: str) -> str:
-    """Commit ``paths`` and nothing else, whatever is staged beside them; gives the new commit's hash."""
+def commit(root: str, paths: Sequence[str], message: str) -> None:
+    """Commit ``paths`` and nothing else, whatever is staged beside them. An interrupt waits until git is done."""
     repository = _repository(root)
     if repository is None:
         raise ApplyOptError(f"{root} is not in a git repository", "leave --commit out")
     import git
 
     try:
-        with repository.git.custom_environment(**_environment(repository)):
-            repository.git.commit("--only", "-m", message, "--", *(os.path.join(root, path) for path in paths))
+        with repository.git.custom_environment(**_environment(repository)), _interrupts_waiting():
+            repository.git.commit("--only", "-m", message, "--", *(_literally(root, path) for path in paths))
     except git.GitError as error:
         reason = (getattr(error, "stderr", "") or getattr(error, "stdout", "") or str(error)).strip()
         raise ApplyOptError(f"git did not commit: {reason}", "mend that, or leave --commit out") from error
-    return str(repository.head.commit.hexsha)
+
+
+@contextlib.contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Ctrl-C reaches git by itself; what git has made of it is known when git has ended."""
+    try:
+        before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    except ValueError:  # not the main thread, which is the one that is interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -8,15 +8,16 @@ and goes as the last thing, so where there is none, ledger, backups and files ag
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from apply_opt.errors import ApplyOptError, Conflict, LedgerError, Refused
 from apply_opt.io import files, git, ledger
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
-from apply_opt.model.merge import MergeConflict, three_way
+from apply_opt.model.merge import ABSENT, MergeConflict, presence, three_way
 
 LOCK_SECONDS = 10.0
 
@@ -126,7 +127,10 @@ def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: b
     for path, data in pending:
         files.remove(ledger.scratch(path))
         files.write_through(ledger.scratch(path), data, like=path)
-    for path, _ in pending:
+    befores: list[Optional[bytes]] = [change.before for change in changes]
+    for (path, _), before in itertools.zip_longest(pending, befores):
+        if before is not None and files.read(path) != before:  # saved by an editor just now
+            raise Conflict(f"{path} was changed while apply-opt was at work", "run the command again")
         files.rename(ledger.scratch(path), path)
     if not document:
         files.remove(ledger.folder(root, "ledger.json"))
@@ -173,6 +177,8 @@ def _undo(root: str, name: str, before: str, after: str) -> None:
     if now is None or sha256(now) == before or not os.path.exists(ledger.folder(root, "objects", after)):
         return  # nothing was done yet, or it has been undone already
     old, new = ledger.content(root, before), ledger.content(root, after)
+    if presence(old, new, now) == ABSENT:
+        return  # killed before its rename, and the file has been edited since
     try:
         files.replace(path, three_way(new, now, old), ledger.scratch(path))
     except MergeConflict as error:
@@ -207,7 +213,7 @@ def _leave_no_trace(root: str) -> None:
         return
     state = ledger.folder(root)
     with contextlib.suppress(OSError):
-        for name in sorted(set(os.listdir(state)) - {"rescued", "lock"}):
+        for name in ("backup", "journal.json", "ledger.json", "objects"):  # and nothing that somebody else put there
             files.remove_tree(os.path.join(state, name))
         if not os.path.isdir(ledger.folder(root, "rescued")):
             git.include(root)

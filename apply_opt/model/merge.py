@@ -15,8 +15,9 @@ from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple, Optional
 
-PRESENT, ABSENT, ALTERED = "present", "absent", "altered"
-
+PRESENT, ABSENT, ALTERED, WRITTEN_OVER = "present", "absent", "altered", "written over"
+LONG = 6000
+"""How many lines (of both files together) may differ in one run before speed counts more than the best alignment."""
 
 Opcode = tuple[str, int, int, int, int]
 
@@ -55,7 +56,7 @@ def opcodes(old: Sequence[bytes], new: Sequence[bytes]) -> list[Opcode]:
     function and not in front of it, which is how people write them.
     """
     result: list[Opcode] = []
-    for tag, a0, a1, b0, b1 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for tag, a0, a1, b0, b1 in _opcodes(old, new):
         if tag == "equal" and result and result[-1][0] in ("insert", "delete"):
             kind, c0, c1, d0, d1 = result.pop()
             lines, start, end = (new, d0, d1) if kind == "insert" else (old, c0, c1)
@@ -72,6 +73,41 @@ def opcodes(old: Sequence[bytes], new: Sequence[bytes]) -> list[Opcode]:
         else:
             result.append((tag, a0, a1, b0, b1))
     return result
+
+
+def _opcodes(old: Sequence[bytes], new: Sequence[bytes]) -> list[Opcode]:
+    """:mod:`difflib`'s opcodes. What both begin and end with is set apart first, since difflib's time grows with the square
+    of how often a line is repeated; in what is left, lines that are on every page are no anchors if it is long.
+    """
+    limit = min(len(old), len(new))
+    head = next((i for i in range(limit) if old[i] != new[i]), limit)
+    tail = next((i for i in range(limit - head) if old[-1 - i] != new[-1 - i]), limit - head)
+    is_long = len(old) + len(new) - 2 * (head + tail) > LONG
+    middle = SequenceMatcher(None, old[head : len(old) - tail], new[head : len(new) - tail], autojunk=is_long)
+    codes: list[Opcode] = [("equal", 0, head, 0, head)] if head else []
+    codes += [(tag, a0 + head, a1 + head, b0 + head, b1 + head) for tag, a0, a1, b0, b1 in middle.get_opcodes()]
+    if tail:
+        codes.append(("equal", len(old) - tail, len(old), len(new) - tail, len(new)))
+    return _joined(codes)
+
+
+def _joined(codes: Sequence[Opcode]) -> list[Opcode]:
+    """Neighbouring runs of equal lines as one."""
+    result: list[Opcode] = []
+    for code in codes:
+        if code[0] == "equal" and result and result[-1][0] == "equal":
+            _, a0, _, b0, _ = result.pop()
+            code = ("equal", a0, code[2], b0, code[4])
+        result.append(code)
+    return result
+
+
+def with_endings_of(data: bytes, other: bytes) -> bytes:
+    """``data`` with the line endings of ``other``, where both have one kind throughout: LF or CRLF."""
+    kinds = [{line.endswith(b"\r\n") for line in split(text) if line.endswith(b"\n")} for text in (data, other)]
+    if kinds == [{False}, {True}]:
+        return data.replace(b"\n", b"\r\n")
+    return data.replace(b"\r\n", b"\n") if kinds == [{True}, {False}] else data
 
 
 def three_way(base: bytes, ours: bytes, theirs: bytes) -> bytes:
@@ -107,13 +143,20 @@ def presence(before: bytes, after: bytes, now: bytes) -> str:
     states = set()
     for hunk in hunks(before_lines, after_lines):
         own = set(after_lines[hunk.b0 : hunk.b1]).difference(before_lines)
-        if in_after.of(hunk.b0, hunk.b1) is not None:
+        is_deletion = hunk.b0 == hunk.b1 and in_before.of(hunk.a0, hunk.a1) is not None  # lines tell more than a gap
+        if not is_deletion and in_after.of(hunk.b0, hunk.b1) is not None:
             states.add(PRESENT)
-        elif in_before.of(hunk.a0, hunk.a1) is not None or (hunk.a0 == hunk.a1 and own.isdisjoint(now_lines)):
+        elif (
+            is_deletion
+            or in_before.of(hunk.a0, hunk.a1) is not None
+            or (hunk.a0 == hunk.a1 and own.isdisjoint(now_lines))
+        ):
             states.add(ABSENT)
         else:
-            states.add(ALTERED)
-    return states.pop() if len(states) == 1 else ALTERED
+            states.add(WRITTEN_OVER if own and own.isdisjoint(now_lines) else ALTERED)
+    if states == {ABSENT, WRITTEN_OVER}:  # not a line of it is left; another version of the file, say
+        return ABSENT
+    return states.pop() if len(states) == 1 and WRITTEN_OVER not in states else ALTERED
 
 
 class _Places:
@@ -124,8 +167,9 @@ class _Places:
         self.old = old
         self.other = set(other)
         self.line: dict[int, int] = {}
-        for a, b, size in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
-            self.line.update(zip(range(a, a + size), range(b, b + size)))
+        for tag, a0, a1, b0, b1 in _opcodes(old, new):
+            if tag == "equal":
+                self.line.update(zip(range(a0, a1), range(b0, b1)))
 
     def of(self, first: int, end: int) -> Optional[tuple[int, int]]:
         """Where lines ``[first, end)`` stand now, if they stand together and unchanged.

@@ -62,7 +62,7 @@ def test_the_published_patch(checkout: Path, run: Run) -> None:
     ran = run("adopt", cwd=checkout)
     assert ran.code == 0
     assert f"{TF32} is taken over\n{THREADS} is taken over\n" in ran.out
-    assert states(run, checkout) == {TF32: "applied", THREADS: "applied"}
+    assert states(run, checkout) == {TF32: "applied", THREADS: "applied", LIGHT: "not applied"}
     assert run("revert", TF32, cwd=checkout).code == 0
     assert run("revert", "--all", cwd=checkout).code == 0
     assert contents(checkout) == contents(REFERENCE, "__pycache__")

@@ -619,7 +619,7 @@ def test_a_commit_that_fails_is_taken_back(
         assert ran.code == 1
         assert "git did not commit: " in ran.err
         assert "leave --commit out" in ran.err
-        assert contents(git_checkout, ".git") == before
+        assert contents(git_checkout, ".git", "rescued") == before
         assert git("rev-parse", "HEAD", cwd=git_checkout) == head
         assert git("diff", "--cached", "--name-only", cwd=git_checkout) == "utils.py\n"
 

@@ -108,7 +108,7 @@ def test_a_record_that_cannot_be_made_as_if_is_only_shorter(root: Path) -> None:
     edited = A.replace(b"ours\n", b"ours, edited\n")
     record = ledger(root, ("one", {"x": (LINES, A)}), ("two", {"x": (edited, after(edited, 5, b"two\n"))}))
     now = after(LINES, 5, b"two\n")
-    assert states(record, x=now) == [PARTLY, EDITED]
+    assert states(record, x=now) == [GONE, EDITED]
     bare = LINES + USER
     assert states(record, x=bare) == [GONE, GONE]
     assert state.without(record, [], {"x": bare}).ledger.entries == ()

@@ -113,7 +113,8 @@ def test_commits_only_what_is_named(git_checkout: Path) -> None:
     for name in ("tokenizer.py", "utils.py", "mel.py"):
         (git_checkout / name).write_text("# new\n")
     git("add", "utils.py", cwd=git_checkout)
-    commit = ours.commit(str(git_checkout), ["tokenizer.py"], "subject\n\nbody\n")
+    ours.commit(str(git_checkout), ["tokenizer.py"], "subject\n\nbody\n")
+    commit = ours.head(str(git_checkout))
     assert git("log", "-1", "--format=%H %s|%b", cwd=git_checkout).strip() == f"{commit} subject|body"
     assert git("status", "--porcelain", cwd=git_checkout) == " M mel.py\nM  utils.py\n"
 
@@ -145,7 +146,8 @@ def test_this_repository_is_meant_also_in_a_hook_of_another(
     monkeypatch.setenv("GIT_WORK_TREE", str(other))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git" / "index"))
     assert ours.dirty(str(git_checkout), ["tokenizer.py"]) == ["tokenizer.py"]
-    commit = ours.commit(str(git_checkout), ["tokenizer.py"], "x")
+    ours.commit(str(git_checkout), ["tokenizer.py"], "x")
+    commit = ours.head(str(git_checkout))
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name)
     assert git("rev-parse", "HEAD", cwd=git_checkout).strip() == commit
