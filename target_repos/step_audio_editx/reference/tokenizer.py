@@ -43,21 +43,19 @@ class StepAudioTokenizer:
 
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
         session_option = onnxruntime.SessionOptions()
-        session_option.graph_optimization_level = (
-            onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        session_option.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"  # idle threads sleep: torch has threads of its own
         )
         session_option.intra_op_num_threads = 1
         self.ort_session = onnxruntime.InferenceSession(
             os.path.join(repo_path, "speech_tokenizer_v1.onnx"), sess_options=session_option, providers=providers
         )
 
-        self.chunk_size = [0, 4, 5]
-        self.encoder_chunk_look_back = 4
-        self.decoder_chunk_look_back = 1
+        self.chunk_size = [0, 4, 5]  # as SANMEncoderChunkOpt.forward_chunk has it
+        self.encoder_chunk_look_back, self.decoder_chunk_look_back = 4, 1
 
         self.vq02_sessions = {}  # session id: (time of last use, cache)
-        self.vq02_lock = threading.Lock()
-        self.vq06_lock = threading.Lock()
+        self.vq02_lock, self.vq06_lock = threading.Lock(), threading.Lock()
 
     def __call__(self, audio, sr):
         """Audio at `sr` Hz to a token string, as merge_vq0206_to_token_str gives."""
@@ -67,12 +65,11 @@ class StepAudioTokenizer:
     def preprocess_wav(self, audio, sample_rate, enable_trim=True, energy_norm=True):
         """Resample to 16 kHz, normalize the energy, trim silence: (channels, samples) to (1, samples)."""
         audio = resample_audio(audio.mean(dim=0, keepdim=True), sample_rate, self.SAMPLE_RATE)
-        if energy_norm:
-            audio = energy_norm_fn(audio)
-        if enable_trim:
-            trimmed = trim_silence(audio[0].cpu().numpy(), self.SAMPLE_RATE)
-            audio = torch.from_numpy(trimmed).to(audio.device)[None]
-        return audio
+        audio = energy_norm_fn(audio) if energy_norm else audio
+        if not enable_trim:
+            return audio
+        trimmed = trim_silence(audio[0].cpu().numpy(), self.SAMPLE_RATE)
+        return torch.from_numpy(trimmed).to(audio.device)[None]
 
     def wav2token(self, audio, sample_rate, enable_trim=True, energy_norm=True):
         """Tokenize a whole utterance at `sample_rate` Hz.
@@ -81,10 +78,8 @@ class StepAudioTokenizer:
         into its own range, and the vq02 and vq06 tokens as they were.
         """
         audio = self.preprocess_wav(audio, sample_rate, enable_trim, energy_norm)
-        vq02_ori = self.get_vq02_code(audio)
-        vq06_ori = self.get_vq06_code(audio)
-        speech_tokens = [self.TOKEN_OFFSET + token for token in self.interleave(vq02_ori, vq06_ori)]
-        return speech_tokens, vq02_ori, vq06_ori
+        vq02, vq06 = self.get_vq02_code(audio), self.get_vq06_code(audio)
+        return [self.TOKEN_OFFSET + token for token in self.interleave(vq02, vq06)], vq02, vq06
 
     def get_vq02_code(self, audio, session_id=None, is_final=True):
         """The vq02 tokens of an utterance, or of its next part.
@@ -98,7 +93,7 @@ class StepAudioTokenizer:
         write_wav(file, audio.cpu().numpy(), self.SAMPLE_RATE)
         file.seek(0)
 
-        with self.vq02_lock:
+        with self.vq02_lock:  # the sessions below are shared
             now = time.monotonic()
             self.vq02_sessions = {
                 name: (used, cache)
@@ -106,13 +101,12 @@ class StepAudioTokenizer:
                 if now - used < self.SESSION_SECONDS
             }
             _, cache = self.vq02_sessions.pop(session_id, (now, {}))
+            look_back = {
+                "encoder_chunk_look_back": self.encoder_chunk_look_back,
+                "decoder_chunk_look_back": self.decoder_chunk_look_back,
+            }
             results, cache = self.funasr_model.infer_encoder(
-                input=[file],
-                chunk_size=self.chunk_size,
-                encoder_chunk_look_back=self.encoder_chunk_look_back,
-                decoder_chunk_look_back=self.decoder_chunk_look_back,
-                is_final=is_final,
-                cache=cache,
+                input=[file], cache=cache, is_final=is_final, chunk_size=self.chunk_size, **look_back
             )
             if not is_final:
                 self.vq02_sessions[session_id] = (time.monotonic(), cache)
@@ -122,7 +116,7 @@ class StepAudioTokenizer:
         """The vq06 tokens of (1, samples), in pieces of 30 s; a piece under 30 ms has none."""
         feats_name, length_name = (i.name for i in self.ort_session.get_inputs())
         tokens = []
-        with self.vq06_lock:
+        with self.vq06_lock:  # as upstream: one run at a time
             for piece in audio.split(self.VQ06_PIECE_SAMPLES, dim=1):
                 if piece.shape[1] < self.VQ06_MIN_SAMPLES:
                     continue
