@@ -31,6 +31,7 @@ COMMANDS = {
     "new": "start a new optimization",
 }
 STYLES = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
+MODULES = {"list": "listing"}  # what is not called as its command is: that would hide a builtin
 BUG, INTERRUPTED = 70, 130
 
 
@@ -66,7 +67,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         )
         return 1
     except RecursionError as error:
-        _say_error(f"this is nested too deeply for Python: {error}", "", "error", 1, as_json)
+        step = "make the edit by hand: apply-opt show NAME"
+        _say_error(f"this is nested too deeply for Python: {error}", step, "error", 1, as_json)
         return 1
     except Exception as error:  # a bug of ours: say all that helps to find it
         import traceback
@@ -90,7 +92,7 @@ def _run(words: Sequence[str]) -> int:
         print(f"apply-opt {__version__}")
         return 0
     name, rest = _command(words)
-    module = importlib.import_module(f"apply_opt.commands.{name.replace('list', 'listing')}")
+    module = importlib.import_module(f"apply_opt.commands.{MODULES.get(name, name)}")
     parser = _Parser(
         prog=f"apply-opt {name}",
         description=module.HELP,
@@ -131,6 +133,12 @@ def _command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
         raise UsageError(f"{' '.join(words)}: no command and no NAME", "apply-opt --help")
     if words[index] in COMMANDS:
         return words[index], [*words[:index], *words[index + 1 :]]
+    if "_" not in words[index]:  # names of optimizations have one
+        import difflib
+
+        close = difflib.get_close_matches(words[index], COMMANDS, 1, 0.75)
+        if close:
+            raise UsageError(f"there is no command called {words[index]}", f"did you mean: apply-opt {close[0]}")
     return "apply", words
 
 

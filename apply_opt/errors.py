@@ -60,6 +60,12 @@ class Conflict(Refused):
     kind = "conflict"
 
 
+class OtherValues(Conflict):
+    """The optimization is there, with other values of its parameters."""
+
+    kind = "other_values"
+
+
 class InvalidResult(Refused):
     """A codemod's result breaks a rule, so it is not written. With a known fork in hand that is a bug of the codemod."""
 

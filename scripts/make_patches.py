@@ -11,6 +11,7 @@ A patch for an upstream tree has one line of context, and everything that is not
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -99,8 +100,7 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
         with open(path, encoding="utf-8") as file:
             text = file.read()
         table = read_toml(path)
-        patches = [entry["optimizations"] for entry in table.get("patch", ())]
-        revisions = [_measured(units, target.name, revision, patches, clones) for revision in table.get("revision", ())]
+        revisions = [_measured(units, target.name, revision, clones) for revision in table.get("revision", ())]
         head = re.split(r"(?m)^\[\[revision\]\]", text)[0].rstrip() + "\n"
         writer.write(path, (head + "".join(_toml(revision) for revision in revisions)).encode())
         for entry in table.get("patch", ()):
@@ -112,16 +112,12 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
             writer.write(out, patch_text(outcomes, first["path"], origin, 1, entry["notes"], out))
 
 
-def _measured(
-    units: catalog.Catalog, target: str, revision: dict[str, Any], patches: list[list[str]], clones: list[str]
-) -> dict[str, Any]:
-    """The revision with its hash, and the hash after each optimization, each bundle and each published patch."""
+def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], clones: list[str]) -> dict[str, Any]:
+    """The revision with its hash, and the hash after the optimizations in every order."""
     data = _show(clones, revision)
-    orders = [[o.name] for o in units.optimizations.values() if o.target == target]
-    orders += [list(b.optimizations) for b in units.bundles.values() if b.target == target]
-    orders += patches
+    names = [o.name for o in units.optimizations.values() if o.target == target]
     after = {}
-    for order in orders:
+    for order in (o for n in range(1, len(names) + 1) for o in itertools.permutations(names, n)):
         outcomes = plan_all([units.optimizations[name] for name in order], data, revision["path"])
         after["+".join(order)] = sha256(outcomes[-1].after)
     return {**revision, "sha256": sha256(data), "after": after}

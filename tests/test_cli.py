@@ -74,9 +74,12 @@ def test_wrong_usage(words: tuple[str, ...], run: Run, tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_not_one_is_a_name(run: Run, tmp_path: Path) -> None:
+    ran = run("tokenizer_qick", cwd=tmp_path)
+    assert ran.code == 2
+    assert "there is no optimization or bundle called tokenizer_qick" in ran.err
     ran = run("stauts", cwd=tmp_path)
     assert ran.code == 2
-    assert "there is no optimization or bundle called stauts" in ran.err
+    assert "there is no command called stauts\n  did you mean: apply-opt status\n" in ran.err
 
 
 # One JSON object, and nothing else, whatever happens.

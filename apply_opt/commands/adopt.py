@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import shlex
 from collections.abc import Iterator, Sequence
@@ -12,20 +14,25 @@ from apply_opt.commands import GONE, Result, add_checkout_arguments, state
 from apply_opt.commands.planning import Plan, find_checkout, parse_settings
 from apply_opt.commands.writing import record
 from apply_opt.errors import ApplyOptError, Refused, UsageError
-from apply_opt.io import catalog, files, ledger, transaction
+from apply_opt.io import catalog, files, git, ledger, transaction
 from apply_opt.io.catalog import Catalog
 from apply_opt.io.checkout import Checkout
 from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
-from apply_opt.model.plan import PLANNED, Outcome, plan_one
+from apply_opt.model.plan import ALREADY, PLANNED, Outcome, plan_one
+from apply_opt.model.unit import Optimization
 
 HELP = "take over what was put in with `patch -p1`, so that it can be reverted"
 EPILOG = """examples:
-  apply-opt adopt                       one of the patches that come with apply-opt
+  apply-opt adopt                       one of the patches that come with apply-opt, or all that is new since git's last commit
   apply-opt adopt --patch quick.patch   one that you made with apply-opt export
 
 A patch is only taken over where taking it out gives a file from which apply-opt itself makes the present one, byte for byte
 (your own edits elsewhere in the file do not matter)."""
+
+
+MAX_ORDERED = 5
+"""How many optimizations are tried in every order."""
 
 
 class Candidate(NamedTuple):
@@ -72,6 +79,9 @@ def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[
         outcomes[:0] = taken
         known.update(outcome.name for outcome in taken)
         paths += [candidate.path] * bool(taken)
+    if not outcomes and not given and not known:
+        outcomes = list(_since_last_commit(units, place, now))
+        paths = ["the last commit"] * bool(outcomes)
     if outcomes:
         return Plan(place, applied, outcomes, outcomes[0].before, now), paths
     if given and known.intersection(given.names):
@@ -80,6 +90,25 @@ def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[
         f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)",
         "name the patch that was applied: apply-opt adopt --patch FILE",
     )
+
+
+def _since_last_commit(units: Catalog, place: Checkout, now: bytes) -> Sequence[Outcome]:
+    """What leads from the file in git's last commit to the present one, where optimizations as they come do, and nothing else.
+
+    That is how a tree looks in which somebody has used a patch of their own (``apply-opt export``).
+    """
+    before = git.committed(place.root, place.file)
+    ours = [o for o in units.optimizations.values() if o.target == place.target.name]
+    there = [o.name for o in ours if _plan(o, now, place).kind == ALREADY]
+    for order in itertools.permutations(there) if before is not None and 0 < len(there) <= MAX_ORDERED else ():
+        with contextlib.suppress(ApplyOptError):
+            return _replay(units, place, Candidate("the patch", b"", order, ()), before or b"", now)
+    return ()
+
+
+def _plan(optimization: Optimization, data: bytes, place: Checkout) -> Outcome:
+    parameters = resolve(optimization.parameters, {}, optimization.name)
+    return plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
 
 
 def _read(path: str) -> Candidate:

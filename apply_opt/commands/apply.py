@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> Result:
                 refuse_unless_landed(plan, arguments.names, arguments.strict)
             if plan.of_kind(PLANNED):
                 commit = _write(plan, arguments.commit)
-    return _result(plan, commit)
+    return _result(plan, commit, arguments.commit)
 
 
 def _is_stale(plan: Plan) -> bool:
@@ -69,8 +69,10 @@ def _write(plan: Plan, with_git: bool) -> str | None:
     return write([change], plan.ledger, new, objects, message if with_git else None)
 
 
-def _result(plan: Plan, commit: str | None) -> Result:
+def _result(plan: Plan, commit: str | None, with_git: bool) -> Result:
     lines = outcome_lines(plan.outcomes)
+    if with_git and not plan.of_kind(PLANNED):
+        lines.append(("yellow", "there was nothing to commit"))
     if plan.of_kind(PLANNED):
         lines.append(
             (
@@ -91,6 +93,6 @@ def _result(plan: Plan, commit: str | None) -> Result:
         "file": plan.checkout.file,
         "commit": commit,
         "sha256": {"before": sha256(plan.before), "after": sha256(plan.after)},
-        "outcomes": [outcome_document(o) for o in plan.outcomes],
+        "outcomes": [outcome_document(o, done=True) for o in plan.outcomes],
     }
     return Result(lines, document)

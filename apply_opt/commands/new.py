@@ -29,35 +29,73 @@ TODO: the edit, for somebody who has to make it by hand."""
 '''
 PAGE = """# {name}
 
-TODO: what it changes and why that is faster.
+[中文](README.zh-CN.md)
+
+TODO: what it does, and why that is faster. Class `{safety}`.
+
+## What it changes
+
+```diff
+-TODO: a line as it is
++TODO: the line as it will be
+```
 
 ## Why it is safe
 
-TODO: class `{safety}`, and what makes it hold.
+TODO: what makes the class hold.
 
 ## When not to use it
 
 TODO
 
+## Parameters
+
+None.
+
 ## What was measured
 
 Nothing yet, so nothing is claimed.
+
+## How to take it out
+
+```sh
+apply-opt revert {name}
+```
 """
 PAGE_ZH = """# {name}
 
-TODO：改了什么，为什么更快。
+[English](README.md)
+
+TODO：做什么，为什么更快。类别 `{safety}`。
+
+## 改了什么
+
+```diff
+-TODO：原来的行
++TODO：改后的行
+```
 
 ## 为什么安全
 
-TODO：类别 `{safety}`，以及它成立的原因。
+TODO：这一类别成立的原因。
 
-## 什么时候不该用
+## 什么时候不要用
 
 TODO
 
-## 测量结果
+## 参数
+
+无。
+
+## 实测数据
 
 还没有测量，所以不作任何声明。
+
+## 如何撤销
+
+```sh
+apply-opt revert {name}
+```
 """
 CODEMOD = '''"""TODO: what this changes, with a link to the primary source."""
 
@@ -159,7 +197,7 @@ def run(arguments: argparse.Namespace) -> Result:
     _write(root, {path: text.format(**words).encode() for path, text in texts.items()})
     lines = [("green", f"wrote {path}") for path in texts]
     test = f"python -m pytest tests/codemods/test_{name}.py"
-    lines.append(("dim", f"next: {test}   (CONTRIBUTING.md says how to go on)"))
+    lines.append(("dim", f"next: {test}   (needs pip install -e '.[test]'; CONTRIBUTING.md says how to go on)"))
     return Result(lines, {"name": name, "files": list(texts)})
 
 

@@ -31,11 +31,11 @@ def outcome_lines(outcomes: Sequence[Outcome], words: Mapping[str, str] = WORDS)
     return lines
 
 
-def outcome_document(outcome: Outcome) -> dict[str, object]:
-    """An outcome for scripts."""
+def outcome_document(outcome: Outcome, done: bool = False) -> dict[str, object]:
+    """An outcome for scripts; with ``done``, what was planned has been applied."""
     return {
         "name": outcome.name,
-        "outcome": outcome.kind,
+        "outcome": "applied" if done and outcome.kind == PLANNED else outcome.kind,
         "class": outcome.optimization.safety,
         "parameters": dict(outcome.parameters),
         "sites": [site._asdict() for site in outcome.sites],

@@ -14,7 +14,7 @@ from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
 from apply_opt.model import plan
 from apply_opt.model.codemod import CheckedCodemod
-from apply_opt.model.parameters import Value, resolve
+from apply_opt.model.parameters import Value, resolve, spelled
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
 from apply_opt.model.target import Revision
 from apply_opt.model.unit import Optimization
@@ -140,7 +140,7 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
     states = {e.name: state.entry_state(record, e, now) for e in record.entries}
     here = [e for e in record.entries if any(f.path == place.file for f in e.files) and states[e.name] != GONE]
     applied = [(e.name, dict(e.parameters)) for e in here]
-    view = _View(record, states, [name for name, _ in applied], request, parameters)
+    view = _View(record, states, [name for name, _ in applied], request, parameters, units.optimizations)
     try:
         planner, outcomes = _plan_all(view, plan.Planner(before, place.file), optimizations)
     except (Refused, RecursionError):  # one of them is at fault: which one, and what the others make, shows one by one
@@ -168,6 +168,11 @@ class _View(NamedTuple):
     applied: Sequence[str]
     request: Request
     parameters: Mapping[str, Mapping[str, Value]]
+    known: Mapping[str, Optimization]
+
+    def conflicts(self, name: str) -> Sequence[str]:
+        """What an optimization that is there does not go together with."""
+        return self.known[name].conflicts if name in self.known else ()
 
 
 def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str]) -> dict[str, dict[str, Value]]:
@@ -181,7 +186,7 @@ def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str])
     for key in given:
         if key not in used:
             everything = [p for o in optimizations for p in o.parameters]
-            resolve(everything, {key: given[key]}, ", ".join(o.name for o in optimizations))
+            resolve(everything, {key: given[key]}, " or ".join(o.name for o in optimizations))
     return result
 
 
@@ -190,7 +195,7 @@ def _plan_all(
 ) -> tuple[plan.Planner, list[Outcome]]:
     outcomes: list[Outcome] = []
     for optimization in optimizations:
-        names = {*view.applied, *(o.name for o in outcomes if o.kind == PLANNED)}
+        names = {*view.applied, *(o.name for o in outcomes if o.kind in (PLANNED, ALREADY, NOT_NEEDED))}
         outcomes.append(_plan_one(view, planner, names, optimization))
     planner.finish()
     return planner, [o._replace(sites=planner.settled.get(o.name, o.sites)) for o in outcomes]
@@ -203,7 +208,7 @@ def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization:
     known = _recorded(entry, view.states[entry.name], optimization, parameters, view.request) if entry else None
     if known is not None:
         return known
-    for other in sorted(names.intersection(optimization.conflicts)):
+    for other in sorted(n for n in names if n in optimization.conflicts or optimization.name in view.conflicts(n)):
         message = f"does not go together with {other}"
         return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
     for other in sorted(set(optimization.requires) - names):
@@ -229,12 +234,13 @@ def _recorded(
         return None
     if found == PARTLY:
         message = "is applied, and its lines have been edited since"
-        return _refusal(optimization, parameters, message, f"apply-opt revert {entry.name}, then apply it again")
+        step = f"undo those edits, or take it out with what is around it: apply-opt revert {entry.name}"
+        return _refusal(optimization, parameters, message, f"{step} (shows the lines)")
     asked = {key.rpartition(".")[2] for key in request.given}
     same = all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked)
     if same or (request.as_it_is and not asked):
         return Outcome(optimization, ALREADY, parameters, message=f"applied at {entry.applied_at}")
-    values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
+    values = " ".join(f"{key}={spelled(value)}" for key, value in entry.parameters.items())
     return _refusal(
         optimization,
         parameters,
@@ -254,7 +260,7 @@ def _held_back(
     """Why an optimization that would land is not applied: its class, or what has to be looked at first; and what was found."""
     step = f"apply-opt {optimization.name}" + " --allow lossy" * (optimization.safety == "lossy")
     if optimization.preflight:
-        step += f" --preflight DIR, where DIR is {optimization.preflight}"
+        step += f" {optimization.preflight}\n{optimization.preflight_help}"
     if optimization.safety == "lossy" and "lossy" not in request.allow:
         return Outcome(optimization, LEFT_OUT, parameters, message="changes results (class lossy)", next_step=step), ()
     if not optimization.preflight or parameters.get("unchecked") is True:
@@ -262,7 +268,7 @@ def _held_back(
     if request.preflight is None:
         return Outcome(optimization, LEFT_OUT, parameters, message="has to be checked first", next_step=step), ()
     if not os.path.isdir(request.preflight):
-        raise UsageError(f"--preflight {request.preflight} is not a folder", f"DIR is {optimization.preflight}")
+        raise UsageError(f"--preflight {request.preflight} is not a folder", optimization.preflight_help)
     try:
         codemod = cast(CheckedCodemod, catalog.codemod(optimization))
         return None, codemod.preflight(request.preflight, parameters)

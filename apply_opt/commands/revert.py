@@ -10,7 +10,7 @@ from typing import Optional
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments, state
 from apply_opt.commands.writing import write
-from apply_opt.errors import ApplyOptError, LedgerError, Refused, UsageError
+from apply_opt.errors import ApplyOptError, LedgerError, NotRecognised, UsageError
 from apply_opt.io import catalog, checkout, files, git, ledger, transaction
 from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
 from apply_opt.io.ledger import Ledger
@@ -73,7 +73,7 @@ def _root(arguments: argparse.Namespace) -> Optional[str]:
     if root is None:
         try:
             root = checkout.find(arguments.repo, catalog.load().targets.values(), arguments.file).root
-        except Refused:
+        except NotRecognised:
             return None
     return root if os.path.isdir(ledger.folder(root)) else None
 
@@ -86,7 +86,8 @@ def _nothing(root: str, names: Sequence[str]) -> Result:
         "files": {},
         "commit": None,
     }
-    return Result([("", "nothing is applied here")], document)
+    lines = [("", "nothing is applied here"), ("dim", "what was put in by hand: apply-opt status")]
+    return Result(lines, document)
 
 
 def _names(record: Ledger, arguments: argparse.Namespace) -> list[str]:
@@ -182,7 +183,7 @@ def _result(
     root: str, names: Sequence[str], rest: Ledger, changes: Sequence[transaction.Change], commit: str | None
 ) -> Result:
     left = [entry.name for entry in rest.entries]
-    lines = [("green", f"{name} is taken out") for name in names]
+    lines = [("green", f"{name} is taken out" + (f", commit {commit[:10]}" if commit else "")) for name in names]
     if not changes:
         lines.append(("dim", "the files did not change: it had been taken out by hand"))
     lines.append(("", f"still applied: {', '.join(left)}" if left else "nothing is applied any more"))

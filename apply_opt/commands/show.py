@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Iterator
 
 from apply_opt.commands import Result, add_json_argument
 from apply_opt.commands.words import language, title
 from apply_opt.io import catalog
+from apply_opt.model.parameters import spelled
 from apply_opt.model.unit import Bundle, Optimization
 
 HELP = "what an optimization changes, why, when not to use it, its parameters, and what was measured"
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> Result:
     document = {"name": unit.name, "title": title(unit), "target": unit.target, "page": page, **facts}
     if arguments.json:
         return Result([], document)
-    return Result([*_head(unit), *[("", line) for line in _render(page).splitlines()]], document)
+    return Result([*_head(unit), *_styled(page)], document)
 
 
 def _facts(unit: Optimization | Bundle) -> dict[str, object]:
@@ -46,20 +47,17 @@ def _head(unit: Optimization | Bundle) -> list[tuple[str, str]]:
     if isinstance(unit, Bundle):
         return [*lines, ("", f"applies: {', '.join(unit.optimizations)}"), ("", "")]
     lines.append(("", f"target {unit.target}, class {unit.safety}"))
+    width = max((len(p.name) for p in unit.parameters), default=0)
     for p in unit.parameters:
         text = p.help_zh if language() != "en" and p.help_zh else p.help
-        lines.append(("", f"  --set {p.name}={p.default}  {p.admits()}: {text}"))
+        lines.append(("", f"  --set {p.name:{width}}  {p.admits()} (default {spelled(p.default)})"))
+        lines.append(("dim", f"        {'':{width}}  {text}"))
     return [*lines, ("", "")]
 
 
-def _render(page: str) -> str:
-    """The page as a terminal shows it best; as it is where nobody looks at a terminal."""
-    if not sys.stdout.isatty():
-        return page
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    console = Console()
-    with console.capture() as capture:
-        console.print(Markdown(page))
-    return capture.get()
+def _styled(page: str) -> Iterator[tuple[str, str]]:
+    """The page as it is, since its commands are there to be copied; its headings stand out on a terminal."""
+    is_code = False
+    for line in page.splitlines():
+        is_code ^= line.startswith("```")
+        yield "bold" if line.startswith("#") and not is_code else "", line

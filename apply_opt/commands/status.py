@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, Result, add_checkout_arguments
-from apply_opt.errors import Ambiguous, NotRecognised, PartlyApplied, Refused
+from apply_opt.errors import Ambiguous, NoSite, NotRecognised, OtherValues, PartlyApplied, Refused
 from apply_opt.io import checkout, files
 from apply_opt.io.checkout import STATE_FOLDER, Checkout
 
@@ -20,8 +20,11 @@ EPILOG = """states:
   applied by hand              with `patch -p1`, not by apply-opt (apply-opt adopt takes it over)
   taken out by hand            with `patch -R -p1` or git; the record goes with the next apply or revert
   not needed                   the checkout's author has done it
+  no site                      the code that it changes is not there
+  cannot be told               the code that it changes is there, in a form in which it could be anything
   not applied"""
-BY_HAND, NOT_NEEDED, NOT_APPLIED, NO_SITE = "applied by hand", "not needed", "not applied", "no site"
+BY_HAND, NOT_NEEDED, NOT_APPLIED = "applied by hand", "not needed", "not applied"
+NO_SITE, UNCLEAR = "no site", "cannot be told"
 STYLES = {
     APPLIED: "green",
     EDITED: "green",
@@ -30,6 +33,7 @@ STYLES = {
     BY_HAND: "green",
     NOT_NEEDED: "cyan",
     NO_SITE: "dim",
+    UNCLEAR: "yellow",
 }
 
 
@@ -72,6 +76,7 @@ def run(arguments: argparse.Namespace) -> Result:
 def _recorded(root: str) -> Found:
     from apply_opt.commands import state
     from apply_opt.io import ledger
+    from apply_opt.model.parameters import spelled
 
     recovered = False
     if ledger.interrupted(root):
@@ -83,7 +88,7 @@ def _recorded(root: str) -> Found:
     now = state.contents(record)
     states = {}
     for entry in record.entries:
-        values = " ".join(f"{key}={value}" for key, value in entry.parameters.items())
+        values = " ".join(f"{key}={spelled(value)}" for key, value in entry.parameters.items())
         states[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {values}".rstrip())
     lost = sum(not os.path.isfile(ledger.folder(root, "objects", name)) for name in record.objects())
     target = record.entries[0].target if record.entries else None
@@ -148,10 +153,12 @@ def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
     defaults = resolve(optimization.parameters, {}, optimization.name)
     try:
         site = survey(catalog.codemod(optimization), Source(data, place.file), optimization.sites, defaults)[0]
+    except NoSite as error:
+        return NO_SITE, error.message
     except Refused as error:
-        return PARTLY if isinstance(error, PartlyApplied) else NO_SITE, error.message
+        return {PartlyApplied: PARTLY, OtherValues: BY_HAND}.get(type(error), UNCLEAR), error.message
     except RecursionError as error:
-        return NO_SITE, f"{place.file} is nested too deeply: {error}"
+        return UNCLEAR, f"{place.file} is nested too deeply: {error}"
     where = f"{place.file}:{site.line}"
     if site.state == OURS:
         return BY_HAND, where
@@ -177,7 +184,8 @@ def _result(root: str, found: Found) -> Result:
     for name, (what, note) in found.states.items():
         lines.append((STYLES.get(what, ""), f"{name:{width}}  {what:15}  {note}".rstrip()))
     if any(what == BY_HAND for what, _ in found.states.values()):
-        lines.append(("dim", "take it over, so that it can be reverted: apply-opt adopt"))
+        step = "apply-opt adopt (with --patch FILE for a patch of your own)"
+        lines.append(("dim", f"take it over, so that it can be reverted: {step}"))
     document = {
         "checkout": root,
         "target": found.target,

@@ -72,11 +72,14 @@ def load_tree(root: str) -> Catalog:
 def _checked(catalog: Catalog) -> Catalog:
     units: list[Unit] = [*catalog.optimizations.values(), *catalog.bundles.values()]
     for unit in units:
-        for name in (unit.target, *(unit.optimizations if isinstance(unit, Bundle) else ())):
-            if name not in catalog.targets and name not in catalog.optimizations:
-                raise ApplyOptError(
-                    f"the manifest in {unit.folder} names {name}, which is not there", "compare it with its neighbours"
-                )
+        others = unit.optimizations if isinstance(unit, Bundle) else (*unit.requires, *unit.conflicts)
+        missing = [unit.target] if unit.target not in catalog.targets else []
+        missing += [name for name in others if name not in catalog.optimizations]
+        if missing:
+            raise ApplyOptError(
+                f"the manifest in {unit.folder} names {missing[0]}, which is not there",
+                "compare it with its neighbours",
+            )
     return catalog
 
 

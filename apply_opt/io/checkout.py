@@ -118,7 +118,9 @@ def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
     for target in targets:
         if _is_target(root, name, target):
             return _rooted(root, target, name)
-    raise NotRecognised(f"{file} is not a file of {_names(targets)}", "apply-opt list shows what is known")
+    if not os.path.lexists(path):
+        raise NotRecognised(f"there is no file {file} in {folder}", "name it as it is from there: --file PATH")
+    raise NotRecognised(f"{file} is not a file of {_names(targets)}", "leave --file out, to have it looked for")
 
 
 def _is_target(folder: str, name: str, target: Target) -> bool:

@@ -11,6 +11,8 @@ from typing import Optional
 from apply_opt.errors import ApplyOptError, Refused
 
 MAX_SIZE = 64 * 2**20
+SCRATCH = ".apply-opt-new"
+"""How the name of a file ends that is about to take the place of another."""
 
 
 def read(path: str, pipe: bool = False) -> Optional[bytes]:

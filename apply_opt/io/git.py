@@ -19,8 +19,6 @@ from apply_opt.io.checkout import STATE_FOLDER
 if TYPE_CHECKING:
     import git
 
-_SCRATCH = ".apply-opt-new"
-
 
 class _Place(NamedTuple):
     """The working tree's top, its git folder, and the one that it shares with the repository's other working trees."""
@@ -90,7 +88,7 @@ def exclude(root: str) -> None:
     if path and line not in (data or b"").split(b"\n"):
         files.make_folder(os.path.dirname(path))
         ended = data is None or data.endswith(b"\n")
-        files.replace(path, (data or b"") + (line + b"\n" if ended else b"\n" + line), path + _SCRATCH)
+        files.replace(path, (data or b"") + (line + b"\n" if ended else b"\n" + line), path + files.SCRATCH)
 
 
 def include(root: str) -> None:
@@ -101,7 +99,7 @@ def include(root: str) -> None:
     path, line = _exclude_line(root)
     data = files.read(path) if path else None
     if path:
-        files.remove(path + _SCRATCH)
+        files.remove(path + files.SCRATCH)
     if data is None or line not in data.split(b"\n") or _is_shared(root):
         return
     if data == line + b"\n":  # there was no such file
@@ -111,7 +109,7 @@ def include(root: str) -> None:
     if rest == data:
         before, _, after = (b"\n" + data).partition(b"\n" + line + b"\n")
         rest = (before + b"\n" + after)[1:]
-    files.replace(path, rest, path + _SCRATCH)
+    files.replace(path, rest, path + files.SCRATCH)
 
 
 def _is_shared(root: str) -> bool:
@@ -182,6 +180,24 @@ def _is_dirty(repository: git.Repo, path: str) -> bool:
     return tag.islower() or tag == "S" or bool(repository.git.status("--porcelain", "--ignored", "--", path))
 
 
+def committed(root: str, path: str) -> Optional[bytes]:
+    """A file as it is in the last commit."""
+    place, repository = _place(root), _repository(root)
+    if place is None or repository is None:
+        return None
+    import git
+
+    name = os.path.relpath(os.path.join(root, path), place.top).replace(os.sep, "/")
+    try:
+        with repository.git.custom_environment(**_environment(repository)):
+            data = repository.git.cat_file(
+                "blob", f"HEAD:{name}", stdout_as_string=False, strip_newline_in_stdout=False
+            )
+    except git.GitError:
+        return None
+    return bytes(data)
+
+
 def check_clean(root: str, paths: Sequence[str]) -> None:
     """Raise where ``paths`` cannot be committed without anything else: no commit yet, or changes in them already."""
     if head(root) is None:
@@ -205,7 +221,8 @@ def commit(root: str, paths: Sequence[str], message: str) -> None:
         with repository.git.custom_environment(**_environment(repository)), _interrupts_waiting():
             repository.git.commit("--only", "-m", message, "--", *(_literally(root, path) for path in paths))
     except git.GitError as error:
-        reason = (getattr(error, "stderr", "") or getattr(error, "stdout", "") or str(error)).strip()
+        said = getattr(error, "stderr", "") or getattr(error, "stdout", "") or str(error)
+        reason = re.sub(r"^\s*std(?:err|out): '(.*?)'?\s*$", r"\1", said, flags=re.DOTALL).strip()
         raise ApplyOptError(f"git did not commit: {reason}", "mend that, or leave --commit out") from error
 
 

@@ -19,7 +19,6 @@ from apply_opt.io import files
 from apply_opt.io.checkout import STATE_FOLDER, inside, is_plain, sha256
 
 FORMAT = 1
-_SCRATCH = ".apply-opt-new"
 _RESCUE = "the original files are in .apply-opt/backup: apply-opt revert --from-backup puts them back"
 
 
@@ -88,13 +87,13 @@ def unfinished(root: str) -> bool:
 
 def scratch(path: str) -> str:
     """The name of the file that is about to take the place of ``path``."""
-    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{_SCRATCH}")
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}{files.SCRATCH}")
 
 
 def scratches(root: str) -> Iterator[str]:
     """The scratch files that there are in the state folder, and those that there may be beside the checkout's files."""
     for parent, _, names in os.walk(folder(root)):
-        yield from (os.path.join(parent, name) for name in names if name.endswith(_SCRATCH))
+        yield from (os.path.join(parent, name) for name in names if name.endswith(files.SCRATCH))
     yield from (scratch(inside(root, name)) for name in backups(root))
 
 
@@ -108,7 +107,7 @@ def backups(root: str) -> list[str]:
                 f"{STATE_FOLDER}/backup/{name} is a backup that apply-opt does not make: it is not followed",
                 f"look at {top}, and remove what is not yours",
             )
-    return sorted(name.replace(os.sep, "/") for name in found if not name.endswith(_SCRATCH))
+    return sorted(name.replace(os.sep, "/") for name in found if not name.endswith(files.SCRATCH))
 
 
 def dump(ledger: Ledger) -> bytes:

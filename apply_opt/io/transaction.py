@@ -114,13 +114,13 @@ def _take_back(root: str, cause: BaseException) -> None:
 def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: bytes, objects: Sequence[bytes]) -> None:
     git.exclude(root)
     for data in [*objects, *(c.before for c in changes), *(c.after for c in changes)]:
-        _store(root, ledger.folder(root, "objects", sha256(data)), data)
+        _store(ledger.folder(root, "objects", sha256(data)), data)
     steps = [{"path": c.path, "before": sha256(c.before), "after": sha256(c.after)} for c in changes]
     journal = json.dumps({"ledger": sha256(document), "files": steps}).encode()
-    _store(root, ledger.folder(root, "journal.json"), journal)
+    _store(ledger.folder(root, "journal.json"), journal)
     for path in new.paths():
         original = ledger.content(root, new.chain(path)[0].before)
-        _store(root, ledger.folder(root, "backup", *path.split("/")), original)
+        _store(ledger.folder(root, "backup", *path.split("/")), original)
     pending = [(inside(root, c.path), c.after) for c in changes]
     if document:
         pending.append((ledger.folder(root, "ledger.json"), document))
@@ -136,7 +136,7 @@ def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: b
         files.remove(ledger.folder(root, "ledger.json"))
 
 
-def _store(root: str, path: str, data: bytes) -> None:
+def _store(path: str, data: bytes) -> None:
     if files.read(path) != data:
         files.make_folder(os.path.dirname(path))
         files.replace(path, data, ledger.scratch(path))
@@ -241,7 +241,7 @@ def forget(root: str, keep: bool) -> None:
 def put_aside(root: str, name: str, data: bytes) -> None:
     """Keep ``data`` in ``.apply-opt/rescued/``, under its own name and its hash."""
     git.exclude(root)
-    _store(root, ledger.folder(root, "rescued", *f"{name}.{sha256(data)[:12]}".split("/")), data)
+    _store(ledger.folder(root, "rescued", *f"{name}.{sha256(data)[:12]}".split("/")), data)
 
 
 def restore(path: str, data: bytes) -> None:

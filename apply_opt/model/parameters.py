@@ -35,7 +35,9 @@ class Parameter(NamedTuple):
             return int(text)
         if self.type == "str" and text.strip() and text.isprintable():
             return text
-        raise UsageError(f"{self.name}={text}: {self.name} takes {self.admits()}", f"--set {self.name}={self.default}")
+        raise UsageError(
+            f"{self.name}={text}: {self.name} takes {self.admits()}", f"--set {self.name}={spelled(self.default)}"
+        )
 
     def admits(self) -> str:
         """What the parameter takes, in words."""
@@ -45,6 +47,11 @@ class Parameter(NamedTuple):
             "str": "a text without control characters",
         }
         return " or ".join([*filter(None, [words.get(self.type)]), *self.choices])
+
+
+def spelled(value: object) -> str:
+    """A value as it is typed."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def resolve(parameters: Sequence[Parameter], given: Mapping[str, str], owner: str) -> dict[str, Value]:
@@ -58,7 +65,7 @@ def resolve(parameters: Sequence[Parameter], given: Mapping[str, str], owner: st
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(
                 f"{owner} has no parameter called {key}",
-                f"{hint}it takes: {', '.join(known) or 'none'} (apply-opt show {owner})",
+                f"{hint}what can be set: {', '.join(known) or 'nothing'} (apply-opt show NAME)",
             )
     return {p.name: p.parse(given[p.name]) if p.name in given else p.default for p in parameters}
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Optional
 
 from apply_opt.errors import InvalidResult, Refused
 from apply_opt.model.codemod import OURS, TODO, Codemod, Site, check_settled, survey
-from apply_opt.model.parameters import Value
+from apply_opt.model.parameters import Value, spelled
 from apply_opt.model.source import Edit, Source
 from apply_opt.model.target import Revision
 from apply_opt.model.unit import Optimization
@@ -89,7 +89,7 @@ class Planner:
         if site.state == OURS:
             return Outcome(optimization, ALREADY, parameters, sites, message=f"already there ({self.file}:{site.line})")
         if site.state != TODO:
-            message = f"not needed: {self.file}:{site.line} already has {site.note}"
+            message = f"{self.file}:{site.line} already has {site.note}"
             return Outcome(optimization, NOT_NEEDED, parameters, sites, message=message)
         outcome = Outcome(
             optimization, PLANNED, parameters, sites, self.data, warnings=warnings_of(optimization, parameters)
@@ -121,8 +121,6 @@ class Planner:
         after = check_edits(self._source, self._edits)
         for codemod, optimization, parameters in self._landed:
             self.settled[optimization.name] = check_settled(codemod, after, optimization.sites, parameters)
-        if after.data != self.data:
-            raise InvalidResult("the edits together are not the edits one by one")
         self._source, self._edits, self._landed = after, [], []
 
 
@@ -151,7 +149,7 @@ def warnings_of(optimization: Optimization, parameters: Mapping[str, Value]) -> 
     for key, text in optimization.warnings.items():
         name, _, value = key.partition("=")
         if str(parameters[name]).lower() == value.lower() if value else parameters[name] != defaults[name]:
-            found.append(f"{name}={parameters[name]}: {text}")
+            found.append(f"{name}={spelled(parameters[name])}: {text}")
     return found
 
 

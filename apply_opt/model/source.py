@@ -57,12 +57,6 @@ class Source:
         """All nodes in the top-level statements that mention any of ``words``."""
         return [node for statement in self.mentioning(*words) for node in self._walk(statement)]
 
-    def calls(self, name: str, within: ast.AST | None = None) -> list[ast.Call]:
-        """Calls of a function or method called ``name`` (``name(…)`` or ``anything.name(…)``), in order."""
-        found = [n for n in self.nodes(name) if isinstance(n, ast.Call) and callee(n) == name]
-        inside = [n for n in found if within is None or within in self.ancestors(n)]
-        return sorted(inside, key=lambda call: (call.lineno, call.col_offset))
-
     def ancestors(self, node: ast.AST) -> list[ast.AST]:
         """What ``node`` is in, from its parent outwards to the top-level statement."""
         if node not in self._parents and hasattr(node, "lineno"):
@@ -176,7 +170,12 @@ def _parse(text: str, name: str) -> ast.Module:
         with warnings.catch_warnings():  # what the interpreter thinks of the user's code is not our business
             warnings.simplefilter("ignore")
             return ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except (RecursionError, MemoryError) as error:
+        raise Refused(
+            f"{name} is nested too deeply for this Python ({error or type(error).__name__})",
+            "make the edit by hand: apply-opt show NAME",
+        ) from error
+    except (SyntaxError, ValueError) as error:
         where = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise Refused(
             f"{name}{where} is not valid Python for this interpreter: {error}",
@@ -206,11 +205,6 @@ def first_line(node: ast.stmt) -> int:
 def last_line(node: ast.stmt) -> int:
     """The last line of a statement."""
     return node.end_lineno or node.lineno
-
-
-def functions(tree: ast.AST) -> Iterator[Function]:
-    """All functions and methods in ``tree``, at any depth."""
-    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
 
 def own_nodes(scope: ast.AST) -> Iterator[ast.AST]:

@@ -11,7 +11,11 @@ SAFETY = ("instrument", "exact", "tolerance", "inference_only", "lossy")
 
 
 class Optimization(NamedTuple):
-    """One named, reversible change. ``sites`` are the places that its codemod must find, each exactly once."""
+    """One named, reversible change. ``sites`` are the places that its codemod must find, each exactly once.
+
+    ``preflight`` is the options that say what to look at before it is applied, for one that needs something outside the
+    checkout; ``preflight_help`` says what the words in them stand for.
+    """
 
     name: str
     title: str
@@ -25,6 +29,7 @@ class Optimization(NamedTuple):
     requires: Sequence[str]
     conflicts: Sequence[str]
     preflight: str
+    preflight_help: str
     folder: str
     codemod: str
 
@@ -57,6 +62,7 @@ def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str,
         requires=texts(table, "requires", ()),
         conflicts=texts(table, "conflicts", ()),
         preflight=table.get("preflight", ""),
+        preflight_help=table.get("preflight_help", ""),
         folder=folder,
         codemod=codemod,
     )
@@ -64,6 +70,8 @@ def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str,
 
 def parse_bundle(name: str, folder: str, table: Mapping[str, Any]) -> Bundle:
     """A :class:`Bundle` from its ``bundle.toml``."""
+    if not table["optimizations"]:
+        raise ValueError("optimizations (at least one)")
     return Bundle(
         name,
         table["title"],

@@ -25,9 +25,12 @@ from support import (
     commit_all,
     contents,
     copy,
+    git,
     patched,
     snapshot,
 )
+
+from apply_opt.io.checkout import sha256
 
 Run = Callable[..., Ran]
 PLAIN = (REFERENCE / "tokenizer.py").read_bytes()
@@ -325,3 +328,42 @@ def test_a_patch_that_is_a_pipe(checkout: Path, run: Run, tmp_path: Path) -> Non
     os.close(writing)
     assert run("adopt", "--patch", f"/dev/fd/{reading}", cwd=checkout).code == 0
     os.close(reading)
+
+
+def test_a_patch_of_ones_own_that_git_knows_the_original_of(git_checkout: Path, run: Run) -> None:
+    """What status calls applied by hand can be taken over: here, a fork's exported patch without its file."""
+    path = git_checkout / "tokenizer.py"
+    path.write_bytes(path.read_bytes().replace(b"session_option", b"so"))
+    git("commit", "--quiet", "--all", "--message", "a fork", cwd=git_checkout)
+    exported = run("export", THREADS, cwd=git_checkout).raw
+    assert patched(git_checkout, exported).returncode == 0
+    assert states(run, git_checkout)[THREADS] == "applied by hand"
+    ran = run("adopt", "--json", cwd=git_checkout)
+    assert ran.code == 0, ran
+    assert json.loads(ran.out)["patches"] == ["the last commit"]
+    assert states(run, git_checkout)[THREADS] == "applied"
+    assert run("revert", "--all", cwd=git_checkout).code == 0
+    assert git("status", "--porcelain", cwd=git_checkout) == ""
+
+
+def test_not_beside_other_edits_since_the_last_commit(git_checkout: Path, run: Run) -> None:
+    exported = run("export", THREADS, "--set", "inter_op=2", cwd=git_checkout).raw
+    assert patched(git_checkout, exported).returncode == 0
+    (git_checkout / "tokenizer.py").write_bytes((git_checkout / "tokenizer.py").read_bytes() + b"# mine\n")
+    before = contents(git_checkout)
+    ran = run("adopt", cwd=git_checkout)
+    assert ran.code == 3
+    assert "apply-opt adopt --patch FILE" in ran.err
+    assert contents(git_checkout) == before
+
+
+def test_entries_follow_each_other(checkout: Path, run: Run) -> None:
+    """Two patches in one look: each entry begins where the one before it ended."""
+    for name in ("tokenizer_quick_optimize.patch", "tokenizer_light_model.patch"):
+        assert patched(checkout, (ROOT / "patches" / name).read_bytes()).returncode == 0
+    assert run("adopt", cwd=checkout).code == 0
+    entries = json.loads((checkout / ".apply-opt" / "ledger.json").read_bytes())["entries"]
+    files = [entry["files"][0] for entry in entries]
+    assert len(files) == 3
+    assert [file["after"] for file in files[:-1]] == [file["before"] for file in files[1:]]
+    assert files[0]["before"] == sha256((REFERENCE / "tokenizer.py").read_bytes())

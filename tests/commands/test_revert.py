@@ -137,7 +137,9 @@ EDITS: dict[str, Callable[[bytes], bytes]] = {
     "the decorated method's body": lambda data: data.replace(
         b"        file = io.BytesIO()\n", MARK + b"        file = other()\n"
     ),
-    "the line above the site replaced": lambda data: data.replace(b"GraphOptimizationLevel.ORT_ENABLE_ALL", b"OTHER"),
+    "the line above the site replaced": lambda data: data.replace(
+        b'"session.intra_op.allow_spinning", "0"', b'"other", "1"'
+    ),
     "everything above taken out": lambda data: data[data.index(b"def _with_tf32") :],
     "methods in another order": lambda data: data[: data.index(b"    def interleave")].replace(
         b"    def __call__", data[data.index(b"    def interleave") :] + b"\n    def __call__"
@@ -440,7 +442,7 @@ def test_nothing_is_applied(words: tuple[str, ...], checkout: Path, run: Run, tm
     for folder in (checkout, tmp_path):
         ran = run("revert", *words, cwd=folder)
         assert ran.code == 0
-        assert ran.out == "nothing is applied here\n"
+        assert ran.out.startswith("nothing is applied here\n")
         document = json.loads(run("revert", *words, "--json", cwd=folder).out)
         assert document == {
             "checkout": str(folder),

@@ -82,9 +82,9 @@ def test_not_needed(checkout: Path, run: Run) -> None:
         (PLAIN.replace(b"onnxruntime.InferenceSession", b"onnxruntime.Other"), "no site"),
         (
             PLAIN + PLAIN[PLAIN.index(b"class Step") :].replace(b"class StepAudioTokenizer", b"class SecondTokenizer"),
-            "no site",
+            "cannot be told",
         ),
-        (PLAIN + b"(", "no site"),
+        (PLAIN + b"(", "cannot be told"),
     ],
     ids=["no session", "two classes", "no Python"],
 )
@@ -101,7 +101,8 @@ def test_too_deep_for_python(checkout: Path, run: Run, monkeypatch: pytest.Monke
         return survey(*arguments)
 
     monkeypatch.setattr("apply_opt.model.codemod.survey", survey)
-    assert found(run, checkout) == dict.fromkeys(QUICK, "no site")
+    assert found(run, checkout) == dict.fromkeys(QUICK, "cannot be told")
+    assert "pristine" not in run("status", cwd=checkout).out
     assert "tokenizer.py is nested too deeply: " in run("status", cwd=checkout).out
 
 

@@ -226,7 +226,7 @@ DAMAGED: dict[str, tuple[str, str | bytes, str]] = {
         "title='x'\ntarget='reader'\noptimizations='y'",
         "optimizations: a list of texts is wanted",
     ),
-    "a bundle for nothing": (BUNDLE, "title='x'\ntarget='z'\noptimizations=[]", "names z, which is not there"),
+    "a bundle for nothing": (BUNDLE, "title='x'\ntarget='z'\noptimizations=[]", r"optimizations \(at least one\)"),
     "our name": (f"patches/{QUICK[0]}/optimization.toml", UNIT, f"two units are called {QUICK[0]}: "),
     "our bundle's name": ("patches/tokenizer_quick/optimization.toml", UNIT, "two units are called tokenizer_quick: "),
     "our name for a bundle": (

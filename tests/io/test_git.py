@@ -165,3 +165,16 @@ def test_references_in_gits_newer_store(git_checkout: Path) -> None:
     assert ours.head(str(git_checkout)) == expected
     (git_checkout / ".git" / "packed-refs").unlink()
     assert ours.head(str(git_checkout)) is None
+
+
+def test_a_folder_whose_name_is_a_pattern(git_checkout: Path) -> None:
+    folder = git_checkout / "a[b]*"
+    (folder / ".apply-opt").mkdir(parents=True)
+    (folder / ".apply-opt" / "x").write_text("")
+    ours.exclude(str(folder))
+    assert git("status", "--porcelain", cwd=git_checkout) == ""
+    (git_checkout / "ab").mkdir()
+    (git_checkout / "ab" / ".apply-opt").write_text("somebody else's")
+    assert git("status", "--porcelain", cwd=git_checkout) == "?? ab/\n"
+    ours.include(str(folder))
+    assert "apply-opt" not in (git_checkout / ".git" / "info" / "exclude").read_text()

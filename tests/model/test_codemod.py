@@ -25,6 +25,10 @@ class C:
 
     def g(self):
         return 2
+
+
+def far():
+    pass
 '''
 
 
@@ -108,6 +112,10 @@ BAD = {
     "a method doubled": (
         plus(Edit(11, 10, "    def g(self):\n        return 3\n\n")),
         r"definitions doubled: \['.C.g'\]",
+    ),
+    "a function that stands further down, out of sight": (
+        plus(Edit(1, 0, "def far():\n    pass\n\n\n")),
+        r"definitions doubled: \['.far'\]",
     ),
     "its own function twice": (
         plus(Edit(6, 5, "def h():\n    pass\n\n\ndef h():\n    pass\n\n\n")),

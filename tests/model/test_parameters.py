@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apply_opt.errors import UsageError
-from apply_opt.model.parameters import Parameter, Value, parse_parameter, resolve
+from apply_opt.model.parameters import Parameter, Value, parse_parameter, resolve, spelled
 
 THREADS = Parameter("threads", "int", "auto", choices=("auto",), minimum=1)
 MODE = Parameter("mode", "choice", "a", choices=("a", "b"))
@@ -46,7 +46,7 @@ def test_takes(parameter: Parameter, text: str, value: Value) -> None:
 def test_does_not_take(parameter: Parameter, text: str) -> None:
     with pytest.raises(UsageError, match=f"{parameter.name} takes ") as raised:
         parameter.parse(text)
-    assert raised.value.next_step == f"--set {parameter.name}={parameter.default}"
+    assert raised.value.next_step == f"--set {parameter.name}={spelled(parameter.default)}"
 
 
 @given(st.sampled_from(EVERY), st.text(max_size=12))
@@ -82,9 +82,9 @@ def test_what_is_not_given_has_its_default() -> None:
 @pytest.mark.parametrize(
     ("parameters", "key", "step"),
     [
-        (EVERY, "thread", "did you mean threads? it takes: threads, mode, switch, name (apply-opt show x)"),
-        (EVERY, "qqq", "it takes: threads, mode, switch, name (apply-opt show x)"),
-        ((), "a", "it takes: none (apply-opt show x)"),
+        (EVERY, "thread", "did you mean threads? what can be set: threads, mode, switch, name (apply-opt show NAME)"),
+        (EVERY, "qqq", "what can be set: threads, mode, switch, name (apply-opt show NAME)"),
+        ((), "a", "what can be set: nothing (apply-opt show NAME)"),
     ],
 )
 def test_a_name_that_is_not_there(parameters: tuple[Parameter, ...], key: str, step: str) -> None:

@@ -80,7 +80,7 @@ BROKEN = {
     "an encoding that loses something": (b"# coding: utf-7\na = '+AGE-'\n", "does not round-trip"),
     "nul bytes": (b"a = 1\n\x00\n", "not valid Python"),
     "syntax error": (b"a = 1\nb = (\n", ":2 is not valid Python"),
-    "too deep": (b"a = " + b"-" * 20_000 + b"1\n", "not valid Python"),
+    "too deep": (b"a = " + b"-" * 20_000 + b"1\n", "is nested too deeply"),
     "too many brackets": (b"a = " + b"(" * 400 + b")" * 400 + b"\n", "not valid Python"),
 }
 
