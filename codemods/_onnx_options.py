@@ -14,11 +14,13 @@ from typing import Optional
 from apply_opt.errors import Ambiguous, NoSite, Refused
 from apply_opt.model.source import Source, callee, same
 
-from ._onnx_session import DEPTH, Creation, sessions, those_of_the_tokenizer
+from ._onnx_files import DEPTH
+from ._onnx_session import Creation, sessions, those_of_the_tokenizer
 from ._onnx_uses import (
     Name,
     Options,
     Use,
+    call_with,
     check_functions,
     check_stays_here,
     is_private,
@@ -40,6 +42,7 @@ from ._scopes import (
     has_star,
     imported_as,
     mentions,
+    parameters_of,
     passed,
     reaching,
     scope_of,
@@ -85,15 +88,29 @@ def _merged(source: Source, found: Sequence[Options]) -> Options:
 
 def _with_aliases(source: Source, options: Options) -> Options:
     """The options with the further names that they are given on the way (``self.options = options``)."""
-    names = list(options.names)
+    names, handed = list(options.names), list(options.handed)
     for name in names:
         for node in mentions_of(source, name):
             kept = source.statement(node)
             until = name.until if scope_of(source, kept) is name.scope else None
+            if (call := call_with(source, node)) is not None and call not in handed:
+                inner = _inside(source, name, call, node)
+                handed += [call] if inner else []
+                names += [n for n in inner if n not in names]
             for target in names_given(source, node):
                 if not any(same(target, old.expression) for old in names):
                     names.append(Name(scope_of(source, kept), target, kept, until))
-    return options._replace(names=names)
+    return options._replace(names=names, handed=handed)
+
+
+def _inside(source: Source, name: Name, call: ast.Call, node: ast.expr) -> list[Name]:
+    """What a function of this file calls the options that are handed to it, certainly before the session is built."""
+    function = called(source, call)
+    if function is None or name.until is None or not certain(source, source.statement(call), name.until):
+        return []
+    given = [ast.Name(a.arg) for a in parameters_of(function) if passed(source, function, a.arg, call) is node]
+    kept = all(len(bindings(source, name, function.body[0])) == 1 for name in given)
+    return [Name(function, name, None, None) for name in given] if kept else []
 
 
 def _covers(source: Source, statement: ast.stmt, other: ast.stmt) -> bool:
@@ -178,7 +195,8 @@ def _follow(source: Source, creation: Creation, options: ast.expr, at: ast.expr,
     name = Name(scope_of(source, statement), _as_written(statement, options), statement, until)
     seen = [] if same(name.expression, options) else [name._replace(expression=options)]
     if binding.value is not None and _makes_options(source, binding.value):
-        others = [name._replace(expression=t) for t in targets_of(statement) if not same(t, name.expression)]
+        targets = targets_of(statement) if getattr(statement, "value", None) is binding.value else []
+        others = [name._replace(expression=t) for t in targets if not same(t, name.expression)]
         return Options(statement, [name, *others, *seen], use)
     if isinstance(binding.value, (ast.Name, ast.Attribute, ast.Call)):
         inner = _follow(source, creation, binding.value, binding.value, depth - 1)

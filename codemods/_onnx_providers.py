@@ -12,7 +12,7 @@ from typing import Optional
 
 from apply_opt.model.source import Function, Source, bodies, callee, own_nodes
 
-from ._onnx_session import DEPTH
+from ._onnx_files import DEPTH
 from ._onnx_uses import HARMLESS, Use
 from ._scopes import (
     FUNCTIONS,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Optional, Union
+from typing import NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.source import Function, Source
 
+from ._onnx_files import DEPTH, file_names, values, words
 from ._scopes import (
     FUNCTIONS,
     PARAMETER,
@@ -29,7 +30,6 @@ from ._scopes import (
     mentions,
     named,
     owners,
-    passed,
     reaching,
     scope_of,
     targets_of,
@@ -37,10 +37,10 @@ from ._scopes import (
 from ._step_audio_tokenizer import LOG_MEL, tokenizer_class
 
 MODEL = "speech_tokenizer"
-MODEL_FILE = re.compile(r"\w\.(onnx|ort)$")
 LIKELY = re.compile(r"tok|vq", re.IGNORECASE)
+OTHERS = re.compile(r"vad|spk|camp|speaker|flow|f0|punc|denois|vocod|hift", re.IGNORECASE)
 PLACES = (ast.Name, ast.Attribute, ast.Subscript)
-DEPTH = 5
+RUN = ("run", "run_with_iobinding", "run_with_ort_values")
 
 
 class Creation(NamedTuple):
@@ -82,14 +82,14 @@ def those_of_the_tokenizer(source: Source, every: Sequence[Creation]) -> list[Cr
     """Those of ``every`` that are the speech tokenizer's: more than one where it is built in several places (a fallback)."""
     tokenizer = tokenizer_class(source)
     near = [c for c in every if not _is_others_own(source, tokenizer, c)]
-    files = {c: set(_model_files(source, c)) for c in near}
-    named = [c for c in near if any(MODEL in text for text in files[c])]
+    files = {c: _model_files(source, c) for c in every}
+    named = [c for c in near if any(MODEL in text for text in files[c]) and _is_linked(source, tokenizer, c)]
     for creation in named:
         if any(MODEL not in text for text in files[creation]):
             models = ", ".join(sorted(files[creation]))
             raise Ambiguous(f"{creation.where(source)} builds sessions for several models: {models}")
-    fed = [c for c in near if all(LIKELY.search(text) for text in files[c]) and _gets_log_mel(source, tokenizer, c)]
-    found = [c for c in fed if c in named] or named or fed
+    fed = [c for c in named if _gets_log_mel(source, tokenizer, c)]
+    found = fed or named or [c for c in near if _is_likely(source, tokenizer, c, files[c], len(every) == 1)]
     inside = [c for c in found if class_of(source, c.call) in family(source, tokenizer)]
     for creation in found if not named else ():
         if _is_repeated(source, creation):
@@ -99,6 +99,92 @@ def those_of_the_tokenizer(source: Source, every: Sequence[Creation]) -> list[Cr
         others = f" (that of line {lines} is not shown to be its own)" if lines else ""
         raise NoSite(f"{source.name}: no onnxruntime.InferenceSession for the speech tokenizer{others}")
     return inside or found
+
+
+def _model_files(source: Source, creation: Creation) -> set[str]:
+    """The names of model files that the session's path may have."""
+    path = argument(creation.call, "path_or_bytes", 0)
+    return file_names(source, path, creation.via, MODEL) if path is not None else set()
+
+
+# Which one it is, by its model's file name
+
+
+def _is_linked(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> bool:
+    """Whether the tokenizer builds the session, has it built, or may be handed it: not where code beside it does, for itself."""
+    cls = class_of(source, creation.call)
+    inside = cls is not None and _is_related(source, tokenizer, cls)
+    return inside or _is_reached(source, tokenizer, creation) or _is_handed_in(source, tokenizer)
+
+
+def _is_related(source: Source, tokenizer: ast.ClassDef, cls: ast.ClassDef) -> bool:
+    return cls in family(source, tokenizer) or tokenizer in family(source, cls)
+
+
+def _is_reached(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> bool:
+    """Whether the tokenizer mentions what the session is built in, or given to, also through other functions."""
+    own, seen = family(source, tokenizer), set[str]()
+    todo: list[ast.AST] = [creation.via or creation.call]
+    while todo:
+        at = todo.pop()
+        if any(cls in own for cls in source.ancestors(at)):
+            return True
+        for name in _names_around(source, at) - seen:
+            seen.add(name)
+            todo += [n for n in named(source, name) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    return False
+
+
+def _names_around(source: Source, node: ast.AST) -> set[str]:
+    """The functions and classes that ``node`` is in; outside of functions, the variables that are given a value there."""
+    around = [n for n in source.ancestors(node) if isinstance(n, (*FUNCTIONS, ast.ClassDef))]
+    names = {n.name for n in around if isinstance(n, ast.ClassDef) or not isinstance(scope_of(source, n), ast.ClassDef)}
+    targets = targets_of(source.statement(node)) if function_of(source, node) is None else []
+    return names | {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+
+
+def _is_handed_in(source: Source, tokenizer: ast.ClassDef) -> bool:
+    """Whether what the tokenizer runs on log-mel frames comes from a parameter of its own."""
+    nodes = [node for method in _feeding(source, tokenizer) for node in _receivers(source, method)]
+    given = [b.value for node in nodes for b in bindings(source, node, node) if isinstance(b.value, ast.Name)]
+    return any(b.kind == PARAMETER for node in [*nodes, *given] for b in bindings(source, node, node))
+
+
+# Which one it is, by what it is run on
+
+
+def _is_likely(source: Source, tokenizer: ast.ClassDef, creation: Creation, files: set[str], is_only: bool) -> bool:
+    """Whether a session for another or an unknown file is run on log-mel frames, and nothing speaks for another model."""
+    path = argument(creation.call, "path_or_bytes", 0)
+    places = _places(source, tokenizer, creation)
+    said = [*places, *(words(source, path, creation.via) if path is not None else ())]
+    if any(OTHERS.search(word) for word in said):
+        return False
+    if files and all(LIKELY.search(text) for text in files):
+        return _gets_log_mel(source, tokenizer, creation)
+    run = {_spelled(source, n) for m in _feeding(source, tokenizer) for n in _receivers(source, m)}
+    there = {*places, *(f"{place}()" for place in places), ast.unparse(creation.call)}
+    return (not files or is_only) and len(run) == 1 and bool(run & there)
+
+
+def _receivers(source: Source, method: Function) -> Iterator[ast.expr]:
+    """The objects that ``method`` runs as it runs a session; its variables followed to what they are given."""
+    for call in (call for name in RUN for call in calls(source, name, method)):
+        if isinstance(call.func, ast.Attribute) and not is_module(source, call.func.value):
+            node = call.func.value
+            given = list(values(source, node, None)) if isinstance(node, ast.Name) else []
+            yield from given or [node]
+
+
+def _places(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> set[str]:
+    """How the tokenizer reaches the session, or the object of another class that keeps it."""
+    cls, via = class_of(source, creation.call), creation.via
+    if cls is None or _is_related(source, tokenizer, cls):
+        found = set(_destinations(source, creation.call, via, DEPTH))
+    else:
+        found = set(_destinations(source, via, None, DEPTH)) if via else set()
+    user = class_of(source, via) if via else None
+    return found if user is None or _is_related(source, tokenizer, user) else set()
 
 
 def _is_repeated(source: Source, creation: Creation) -> bool:
@@ -112,7 +198,7 @@ def _from_loop(source: Source, expression: ast.expr, via: Optional[ast.Call], de
         if isinstance(node, (ast.Name, ast.Attribute)) and depth:
             if any(binding.among is not None for binding in reaching(source, node, node)):
                 return True
-            if any(_from_loop(source, value, via, depth - 1) for value in _values(source, node, via)):
+            if any(_from_loop(source, value, via, depth - 1) for value in values(source, node, via)):
                 return True
     return False
 
@@ -124,8 +210,10 @@ def _is_others_own(source: Source, tokenizer: ast.ClassDef, creation: Creation) 
         function = function_of(source, creation.call)
         kept = any(_destinations(source, creation.call, creation.via, DEPTH)) or _is_handed_out(source, creation.call)
         return function is not None and not kept and any(_runs(source, function))
-    if cls in family(source, tokenizer) or tokenizer in family(source, cls):
+    if any(_is_related(source, tokenizer, c) for c in [cls, *source.ancestors(cls)] if isinstance(c, ast.ClassDef)):
         return False
+    if creation.via is not None and class_of(source, creation.via) in family(source, tokenizer):  # a wrapper of its own
+        return bool(_feeding(source, tokenizer)) and not _gets_log_mel(source, tokenizer, creation)
     return any(_runs(source, cls))
 
 
@@ -153,48 +241,23 @@ def is_module(source: Source, node: ast.expr) -> bool:
     return any(isinstance(b.statement, (ast.Import, ast.ImportFrom)) for b in found)
 
 
-def _model_files(source: Source, creation: Creation) -> Iterator[str]:
-    """The names of model files that the session's path may have."""
-    path = argument(creation.call, "path_or_bytes", 0)
-    for text in _strings(source, path, creation.via, DEPTH) if path is not None else ():
-        if MODEL in text or MODEL_FILE.search(text):
-            yield text
-
-
-def _strings(source: Source, expression: ast.expr, via: Optional[ast.Call], depth: int) -> Iterator[str]:
-    """The strings in ``expression``, its variables followed to what they may be given."""
-    for node in ast.walk(expression):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-        elif isinstance(node, (ast.Name, ast.Attribute)) and depth:
-            for value in _values(source, node, via):
-                yield from _strings(source, value, via, depth - 1)
-
-
-def _values(source: Source, node: Union[ast.Name, ast.Attribute], via: Optional[ast.Call]) -> Iterator[ast.expr]:
-    """What a variable may be given: values, what a loop takes them from, and what callers pass."""
-    for binding in reaching(source, node, node):
-        values = [binding.value, binding.among]
-        function = binding.statement
-        if binding.kind == PARAMETER and isinstance(node, ast.Name) and isinstance(function, FUNCTIONS):
-            outer = [via] if via and called(source, via) is function else callers(source, function)
-            values = [passed(source, function, node.id, call) for call in outer]
-        yield from (value for value in values if value is not None)
-
-
 def _gets_log_mel(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> bool:
     """Whether the session ends up where the tokenizer has it when it makes log-mel frames."""
-    feeding = {
-        m for call in calls_of(source, LOG_MEL, tokenizer) if (m := _method(source, tokenizer, call)) is not None
-    }
+    feeding = _feeding(source, tokenizer)
     if _method(source, tokenizer, creation.call) in feeding:
         return True
-    for place in set(_destinations(source, creation.call, creation.via, DEPTH)):
+    for place in _places(source, tokenizer, creation):
         for node in _mentions_of(source, place):
             method = _method(source, tokenizer, node)
             if method is not None and any(_goes_with(source, method, other) for other in feeding):
                 return True
     return False
+
+
+def _feeding(source: Source, tokenizer: ast.ClassDef) -> set[Function]:
+    """The tokenizer's methods that make log-mel frames."""
+    found = (_method(source, tokenizer, call) for call in calls_of(source, LOG_MEL, tokenizer))
+    return {method for method in found if method is not None}
 
 
 def _goes_with(source: Source, method: Function, other: Function) -> bool:
@@ -239,7 +302,7 @@ def _destinations(source: Source, node: ast.AST, via: Optional[ast.Call], depth:
                     yield f"self.{function.name}"
     function = function_of(source, statement)
     if isinstance(statement, ast.Return) and function is not None and depth:
-        yield f"self.{function.name}"
+        yield f"self.{function.name}" if isinstance(scope_of(source, function), ast.ClassDef) else function.name
         for call in [via] if via and called(source, via) is function else callers(source, function):
             yield from _destinations(source, call, None, depth - 1)
 

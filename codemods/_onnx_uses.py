@@ -32,6 +32,7 @@ from ._scopes import (
 
 HARMLESS = {"print", "repr", "str", "isinstance", "id", "type", "debug", "info", "warning"}
 NUMBERS = ("intra_op_num_threads", "inter_op_num_threads")
+CHANGED = (*NUMBERS, "execution_mode")
 DECORATORS = ("staticmethod", "classmethod", "property", "cache", "no_grad", "inference_mode")
 BY_NAME = ("getattr", "attrgetter", "methodcaller", "globals", "locals", "vars", "__dict__", "__getattribute__")
 
@@ -105,9 +106,9 @@ def _is_late(source: Source, name: Name, node: ast.expr) -> bool:
 
 
 def is_set(source: Source, node: ast.expr) -> bool:
-    """Whether an attribute of ``node`` is set here."""
+    """Whether one of the options that may be changed is set here."""
     parent = source.ancestors(node)[0]
-    return isinstance(parent, ast.Attribute) and isinstance(parent.ctx, ast.Store)
+    return isinstance(parent, ast.Attribute) and isinstance(parent.ctx, ast.Store) and parent.attr in CHANGED
 
 
 # Who else may have them
@@ -163,7 +164,7 @@ def _uses_of(source: Source, function: Function) -> list[ast.expr]:
 def check_stays_here(source: Source, options: Options) -> None:
     """Raise where the options get out of sight: to code that may set more of them, or build another session with them."""
     for node in options.mentions(source):
-        call = _call_with(source, node)
+        call = call_with(source, node)
         if call is not None and call not in options.handed and not _is_harmless(source, call, node):
             raise Ambiguous(
                 f"{source.name}:{call.lineno}: {ast.unparse(call.func)}() gets the options too, and may set more of them"
@@ -175,7 +176,7 @@ def check_stays_here(source: Source, options: Options) -> None:
         _check_not_reached(source, name)
 
 
-def _call_with(source: Source, node: ast.expr) -> Optional[ast.Call]:
+def call_with(source: Source, node: ast.expr) -> Optional[ast.Call]:
     """The call that ``node`` is an argument of."""
     parent, *rest = source.ancestors(node)
     call = rest[0] if isinstance(parent, ast.keyword) else parent
@@ -194,7 +195,7 @@ def _is_harmless(source: Source, call: ast.Call, node: ast.expr) -> bool:
 def _check_not_read(source: Source, node: ast.AST) -> None:
     """Raise where a number of threads is read from the options, to be used for something else."""
     if isinstance(node, ast.Attribute) and node.attr in NUMBERS and isinstance(node.ctx, ast.Load):
-        call, parent = _call_with(source, node), source.ancestors(node)[0]
+        call, parent = call_with(source, node), source.ancestors(node)[0]
         if not isinstance(parent, (ast.FormattedValue, ast.Expr)) and (call is None or callee(call) not in HARMLESS):
             raise Ambiguous(f"{source.name}:{node.lineno}: {ast.unparse(node)} is used for something else too")
 

@@ -144,9 +144,20 @@ def _selves(source: Source, node: ast.AST) -> set[str]:
 
 
 def imported_as(source: Source, name: str) -> list[str]:
-    """``name`` and what the file's ``from … import name as …`` call it."""
+    """``name`` and what the file's ``from … import name as …`` and ``… = module.name`` call it."""
     aliases = [n for n in named(source, name) if isinstance(n, ast.alias) and n.name == name and n.asname]
-    return [name, *sorted({n.asname for n in aliases if n.asname} - {name})]
+    return [name, *sorted({n.asname for n in aliases if n.asname} | _assigned_from(source, name) - {name})]
+
+
+def _assigned_from(source: Source, name: str) -> set[str]:
+    """The variables that an assignment of ``name``, or of a module's attribute of that name, gives their only value."""
+    found = set()
+    for node in named(source, name):
+        statement = source.statement(node) if isinstance(node, (ast.Name, ast.Attribute)) else None
+        if isinstance(statement, ast.Assign) and statement.value is node and len(statement.targets) == 1:
+            is_plain = isinstance(node, ast.Name) or isinstance(getattr(node, "value", None), ast.Name)
+            found |= {t.id for t in statement.targets if isinstance(t, ast.Name) and is_plain}
+    return {word for word in found if len(_stores(source, word)) == 1}
 
 
 def calls(source: Source, name: str, within: Optional[ast.AST] = None) -> list[ast.Call]:
@@ -362,6 +373,26 @@ def _binding(source: Source, target: ast.AST) -> Binding:
         return Binding(statement, statement.value)
     among = statement.iter if isinstance(statement, (ast.For, ast.AsyncFor)) else None
     return Binding(statement, None, type(statement).__name__, among)
+
+
+def is_number(source: Source, value: ast.expr) -> bool:
+    """Whether ``value`` is a plain number, written out or by the name of a constant: one that gets its value in one place."""
+    if isinstance(value, ast.Constant):
+        return True
+    if isinstance(value, ast.UnaryOp):
+        return is_number(source, value.operand)
+    if isinstance(value, ast.BinOp):
+        return is_number(source, value.left) and is_number(source, value.right)
+    found = bindings(source, value, value)
+    if len(found) != 1 or found[0].kind == PARAMETER or found[0].value is None or value in ast.walk(found[0].value):
+        return False
+    statement, cls = found[0].statement, scope_of(source, found[0].statement)
+    if isinstance(value, ast.Attribute):
+        stored = [n for n in named(source, value.attr) if isinstance(getattr(n, "ctx", None), ast.Store)]
+        is_field = isinstance(cls, ast.ClassDef) and isinstance(statement, ast.AnnAssign)
+        if len(stored) != 1 or (is_field and isinstance(cls, ast.ClassDef) and (cls.decorator_list or cls.bases)):
+            return False  # a parameter of the class
+    return is_number(source, found[0].value)
 
 
 # Order

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import inspect
-import io
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -34,21 +33,22 @@ class TestThreads:
         onnxruntime = pytest.importorskip("onnxruntime")
         namespace: dict[str, Any] = {}
         exec(constant(THREADS, "HELPER_TEXT"), namespace)
-        real_open = builtins.open
+        real_text = pathlib.Path.read_text
 
         def build(
             cores: int = 16, files: dict[str, str] | None = None, providers: tuple[str, ...] = ("CPUExecutionProvider",)
         ) -> Callable[[Any], int]:
-            def open_file(path: str, *words: Any, **values: Any) -> Any:
-                if not str(path).startswith("/sys/fs/cgroup"):
-                    return real_open(path, *words, **values)
-                if path not in (files or {}):
-                    raise FileNotFoundError(path)
-                return io.StringIO((files or {})[path])
+            def read_text(path: pathlib.Path, *words: Any, **values: Any) -> str:
+                name = path.as_posix()
+                if not name.startswith("/sys/fs/cgroup"):
+                    return real_text(path, *words, **values)
+                if name not in (files or {}):
+                    raise FileNotFoundError(name)
+                return (files or {})[name]
 
             monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
             monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(providers))
-            monkeypatch.setattr(builtins, "open", open_file)
+            monkeypatch.setattr(pathlib.Path, "read_text", read_text)
             return namespace["_ort_intra_op_threads"]  # type: ignore[no-any-return]
 
         return build

@@ -354,6 +354,7 @@ def each_once(self):
 """
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("case", PROVIDERS)
 def test_providers(case: str) -> None:
     init, expected = PROVIDERS[case]

@@ -20,7 +20,7 @@ from cases import (
     skips,
 )
 
-from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied, Refused
+from apply_opt.errors import Ambiguous, Conflict, NoSite, OtherValues, PartlyApplied, Refused
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
 
 NAME = "tokenizer_ort_threads"
@@ -167,6 +167,48 @@ class TestLeavesAlone:
         )
         skips(NAME, text, NOT_NEEDED, line_of(text, "= threads"))
 
+    @pytest.mark.parametrize(
+        ("line", "note"),
+        [
+            ("if path:\n    {0} = 1\nelse:\n    {0} = 4", "{0} = 1; {0} = 4"),
+            ("if not path:\n    {0} = 4", "{0} = 4"),
+            ("if path: {0} = 1", "{0} = 1"),
+            ("{0} = 1\nif path:\n    {0} = os.cpu_count()", "{0} = 1; {0} = os.cpu_count()"),
+            ("match path:\n    case 'a':\n        {0} = 1\n    case _:\n        {0} = 4", "{0} = 1; {0} = 4"),
+        ],
+    )
+    def test_a_policy_by_branches(self, line: str, note: str) -> None:
+        option = "session_option.intra_op_num_threads"
+        text = module(INIT.replace(option + " = 1", line.format(option)))
+        skips(NAME, text, NOT_NEEDED, note.format(option))
+        refuses(NAME, text, Ambiguous, "intra_op_num_threads", intra_op=4)
+
+    def test_our_own_work_with_a_branch_since(self) -> None:
+        after = plan(NAME, module()).after.decode()
+        line = f"session_option.intra_op_num_threads = {CALL}(providers)\n"
+        text = replaced(after, (line, f"{line}        if path:\n            session_option.intra_op_num_threads = 4\n"))
+        skips(NAME, text, ALREADY)
+
+    def test_a_parameter_is_said_to_be_one(self) -> None:
+        text = module(INIT.replace("= 1", "= threads"), parameters="self, path, funasr_model, threads=1")
+        skips(NAME, text, NOT_NEEDED, "= threads (threads is 1 by default; --set intra_op=N writes a number)")
+        text = module(INIT.replace("= 1", "= threads"), parameters="self, path, funasr_model, threads")
+        skips(NAME, text, NOT_NEEDED, "= threads (threads is a parameter; --set intra_op=N writes a number)")
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            "@dataclasses.dataclass\nclass StepAudioTokenizer:\n    threads: int = 1\n",
+            "class StepAudioTokenizer(BaseModel):\n    threads: int = 1\n",
+            "class StepAudioTokenizer:\n    threads = 1\n\n    def faster(self):\n        self.threads = 4\n",
+            "class StepAudioTokenizer:\n    threads = 1\n    threads *= 2\n",
+            "class StepAudioTokenizer:\n    threads = threads\n",
+        ],
+    )
+    def test_an_attribute_that_may_have_another_value(self, field: str) -> None:
+        text = replaced(module(INIT.replace("= 1", "= self.threads")), ("class StepAudioTokenizer:\n", field))
+        skips(NAME, text, NOT_NEEDED, "= self.threads")
+
     def test_our_own_work(self) -> None:
         after = plan(NAME, reference()).after.decode()
         skips(NAME, after, ALREADY, line_of(after, f"= {CALL}(providers)"))
@@ -202,7 +244,7 @@ class TestHalf:
 
     def test_helper_twice(self) -> None:
         text = with_helper(with_helper(module(INIT.replace("= 1", f"= {CALL}(providers)"))))
-        refuses(NAME, text, Ambiguous, "defined more than once", lines_of(text, f"def {CALL}"))
+        refuses(NAME, text, PartlyApplied, "defined more than once", lines_of(text, f"def {CALL}"))
 
     def test_setting_twice(self) -> None:
         text = with_helper(module(INIT.replace("= 1", f"= {CALL}(providers)\nsession_option.intra_op_num_threads = 1")))
@@ -213,7 +255,7 @@ class TestHalf:
     def test_other_values_asked_for(self) -> None:
         text = with_helper(module(INIT.replace("= 1", f"= {CALL}(providers)")))
         refuses(
-            NAME, text, Conflict, "applied with other values: intra_op=auto", line_of(text, f"= {CALL}"), intra_op=4
+            NAME, text, OtherValues, "applied with other values: intra_op=auto", line_of(text, f"= {CALL}"), intra_op=4
         )
 
     def test_name_taken(self) -> None:
@@ -225,6 +267,15 @@ class TestHalf:
             f"already uses the name {CALL}",
         )
 
+
+OWN = """so = onnxruntime.SessionOptions()
+so.intra_op_num_threads = 1
+self.ort_session = onnxruntime.InferenceSession({}, so)
+"""
+OTHER = """other = onnxruntime.SessionOptions()
+other.intra_op_num_threads = 2
+self.other = onnxruntime.InferenceSession({}, other)
+"""
 
 # What stands in __init__ -> what stands there afterwards. The helper goes above the class.
 LANDS = {
@@ -669,6 +720,98 @@ LANDS = {
         INIT + "session_option.intra_op_num_threads = 3\n",
         INIT.replace("= 1", f"= {CALL}(providers)") + "session_option.intra_op_num_threads = 3\n",
     ),
+    "set together with the other number": (
+        INIT.replace("= 1\n", "= session_option.inter_op_num_threads = 1  # one\n"),
+        INIT.replace(
+            "session_option.intra_op_num_threads = 1\n",
+            "session_option.inter_op_num_threads = 1  # one\n"
+            f"session_option.intra_op_num_threads = {CALL}(providers)\n",
+        ),
+    ),
+    "set together with the other number, the other way round": (
+        INIT.replace("session_option.intra", "session_option.inter_op_num_threads = session_option.intra"),
+        INIT.replace(
+            "session_option.intra_op_num_threads = 1\n",
+            f"session_option.inter_op_num_threads = 1\nsession_option.intra_op_num_threads = {CALL}(providers)\n",
+        ),
+    ),
+    "made and set at once": (
+        INIT.replace(
+            "session_option = onnxruntime.SessionOptions()\nsession_option.intra",
+            "(session_option := onnxruntime.SessionOptions()).intra",
+        ),
+        INIT.replace(
+            "session_option = onnxruntime.SessionOptions()\nsession_option.intra",
+            "(session_option := onnxruntime.SessionOptions()).intra",
+        ).replace("= 1", f"= {CALL}(providers)"),
+    ),
+    "a number with a sign": (
+        INIT.replace("= 1", "= -1"),
+        INIT.replace("= 1", f"= {CALL}(providers)"),
+    ),
+    "a product of numbers": (
+        INIT.replace("= 1", "= 2 * 2"),
+        INIT.replace("= 1", f"= {CALL}(providers)"),
+    ),
+    "a number by a name": (
+        "THREADS = 1\n" + INIT.replace("= 1", "= THREADS"),
+        "THREADS = 1\n" + INIT.replace("= 1", f"= {CALL}(providers)"),
+    ),
+    "everything on one line, not set yet": (
+        "so = onnxruntime.SessionOptions(); "
+        "self.ort_session = onnxruntime.InferenceSession(path + '/speech_tokenizer_v1.onnx', so)  # über",
+        f"so = onnxruntime.SessionOptions(); so.intra_op_num_threads = {CALL}(None); "
+        "self.ort_session = onnxruntime.InferenceSession(path + '/speech_tokenizer_v1.onnx', so)  # über",
+    ),
+    "the mode under a condition": (
+        INIT.replace(
+            "self.ort",
+            "if path:\n    session_option.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL\nself.ort",
+            1,
+        ),
+        INIT.replace(
+            "self.ort",
+            "if path:\n    session_option.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL\nself.ort",
+            1,
+        ).replace("= 1", f"= {CALL}(providers)"),
+    ),
+    "the other number set twice": (
+        INIT.replace("= 1\n", "= 1\n" + 2 * "session_option.inter_op_num_threads = 1\n"),
+        INIT.replace("= 1\n", f"= {CALL}(providers)\n" + 2 * "session_option.inter_op_num_threads = 1\n"),
+    ),
+    "another model's path made of ours, by its folder": (
+        f"model = path + '/speech_tokenizer_v1.onnx'\n{OWN.format('model')}"
+        + OTHER.format("os.path.join(os.path.dirname(model), 'campplus.onnx')"),
+        f"model = path + '/speech_tokenizer_v1.onnx'\n{OWN.format('model').replace('= 1', f'= {CALL}(None)')}"
+        + OTHER.format("os.path.join(os.path.dirname(model), 'campplus.onnx')"),
+    ),
+    "another model's path made of ours, by its name": (
+        f"model = path + '/speech_tokenizer_v1.onnx'\n{OWN.format('model')}"
+        + OTHER.format("str(pathlib.Path(model).with_name('campplus.onnx'))"),
+        f"model = path + '/speech_tokenizer_v1.onnx'\n{OWN.format('model').replace('= 1', f'= {CALL}(None)')}"
+        + OTHER.format("str(pathlib.Path(model).with_name('campplus.onnx'))"),
+    ),
+    "another model's path made of ours, by its text": (
+        f"model = path + '/speech_tokenizer_v1.onnx'\n{OWN.format('model')}"
+        + OTHER.format("model.replace('speech_tokenizer_v1', 'campplus')"),
+        f"model = path + '/speech_tokenizer_v1.onnx'\n{OWN.format('model').replace('= 1', f'= {CALL}(None)')}"
+        + OTHER.format("model.replace('speech_tokenizer_v1', 'campplus')"),
+    ),
+    "our path made of another's": (
+        "model = path + '/campplus.onnx'\n" + OWN.format("pathlib.Path(model).parent / 'speech_tokenizer_v1.onnx'"),
+        "model = path + '/campplus.onnx'\n"
+        + OWN.format("pathlib.Path(model).parent / 'speech_tokenizer_v1.onnx'").replace("= 1", f"= {CALL}(None)"),
+    ),
+    "paths in a dictionary": (
+        "paths = {'spk': path + '/campplus.onnx', 'tok': '%s/speech_tokenizer_v1.onnx' % path}\n"
+        + OWN.format("paths['tok']"),
+        "paths = {'spk': path + '/campplus.onnx', 'tok': '%s/speech_tokenizer_v1.onnx' % path}\n"
+        + OWN.format("paths['tok']").replace("= 1", f"= {CALL}(None)"),
+    ),
+    "an unspecific file name, the only session": (
+        OWN.format("path + '/model_quant.onnx'"),
+        OWN.format("path + '/model_quant.onnx'").replace("= 1", f"= {CALL}(None)"),
+    ),
     "parallel execution": (
         INIT.replace("= 1\n", "= 1\nsession_option.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL\n"),
         INIT.replace(
@@ -1023,6 +1166,92 @@ class StepAudioTokenizer(Base):"""),
         [("threads = 1", f"threads = {CALL}(providers)")],
         "class StepAudioTokenizer",
     ),
+    "a class by another name": (
+        module(
+            INIT.replace("onnxruntime.InferenceSession", "Session").replace("onnxruntime.SessionOptions", "Opts"),
+            imports="import onnxruntime\nSession = onnxruntime.InferenceSession\nOpts = onnxruntime.SessionOptions",
+        ),
+        [("threads = 1", f"threads = {CALL}(providers)")],
+        "class StepAudioTokenizer",
+    ),
+    "a number of the module": (
+        module(INIT.replace("= 1", "= THREADS"), functions="THREADS = 1"),
+        [("threads = THREADS", f"threads = {CALL}(providers)")],
+        "class StepAudioTokenizer",
+    ),
+    "a number of the class": (
+        replaced(module(INIT.replace("= 1", "= self.THREADS")), ("Tokenizer:\n", "Tokenizer:\n    THREADS = 1\n\n")),
+        [("threads = self.THREADS", f"threads = {CALL}(providers)")],
+        "class StepAudioTokenizer",
+    ),
+    "options set by a method that gets them": (
+        module(f"so = onnxruntime.SessionOptions()\nself._configure(so)\nself.ort_session = {SESSION}", methods="""
+        @staticmethod
+        def _configure(options):
+            options.log_severity_level = 3
+            options.intra_op_num_threads = 1
+        """),
+        [("threads = 1", f"threads = {CALL}({CPU})")],
+        "class StepAudioTokenizer",
+    ),
+    "options handed to a method that sets something else, for another session too": (
+        module(
+            f"so = onnxruntime.SessionOptions()\nself._configure(so)\nself.ort_session = {SESSION}\n"
+            "other = onnxruntime.SessionOptions()\nself._configure(other)\n"
+            "self.other = onnxruntime.InferenceSession('campplus.onnx', other)",
+            methods="def _configure(self, options):\n    options.log_severity_level = 3",
+        ),
+        [("        self.ort_session = ", f"        so.intra_op_num_threads = {CALL}({CPU})\n        self.ort_session = ")],
+        "class StepAudioTokenizer",
+    ),
+    "a class of its own that runs it": (
+        module("self.vq06 = Model(path + '/speech_tokenizer_v1.onnx')", run="return self.vq06(feats)", functions="""
+        class Model:
+            def __init__(self, path):
+                so = onnxruntime.SessionOptions()
+                so.intra_op_num_threads = 1
+                self.session = onnxruntime.InferenceSession(path, so)
+
+            def __call__(self, feats):
+                return self.session.run(None, feats)
+        """),
+        [("threads = 1", f"threads = {CALL}(None)")],
+        "class Model",
+    ),
+    "a class of its own for the other kind of tokens": (
+        replaced(
+            module("self.semantic = Semantic(path + '/speech_tokenizer_v1.onnx')"),
+            ("    def get_vq06_code", "    def wav2token(self, audio):\n        return self.semantic.get_vq06_code(audio)\n\n\n"
+             "class Semantic:\n    def __init__(self, path):\n        so = onnxruntime.SessionOptions()\n"
+             "        so.intra_op_num_threads = 1\n"
+             "        self.ort_session = onnxruntime.InferenceSession(path, so)\n\n    def get_vq06_code"),
+        ),
+        [("threads = 1", f"threads = {CALL}(None)")],
+        "class Semantic",
+    ),
+    "session of the module": (
+        module("pass", run="return SESSION.run(None, feats)", functions="""
+        so = onnxruntime.SessionOptions()
+        so.intra_op_num_threads = 1
+        SESSION = onnxruntime.InferenceSession(os.environ["MODEL"], so)
+        """),
+        [("threads = 1", f"threads = {CALL}(None)")],
+        "so = onnx",
+    ),
+    "session of a function's, by the model's name": (
+        module("self.ort_session = first()", functions=f"""
+        def second(path="models"):
+            so = onnxruntime.SessionOptions()
+            so.intra_op_num_threads = 1
+            return [{SESSION}]
+
+
+        def first():
+            return second()[0]
+        """),
+        [("threads = 1", f"threads = {CALL}({CPU})")],
+        "def second",
+    ),
     "imported in the method": (
         module("import onnxruntime as rt\n" + INIT.replace("onnxruntime.", "rt."), imports="import json"),
         [("threads = 1", f"threads = {CALL}(providers)")],
@@ -1039,12 +1268,6 @@ def test_lands_elsewhere(case: str) -> None:
 
 # __init__, the error, and what the message names: the line with this text.
 REFUSES = {
-    "no room": (
-        "so = onnxruntime.SessionOptions(); self.ort_session = onnxruntime.InferenceSession('speech_tokenizer_v1.onnx', so)",
-        Ambiguous,
-        "there is other code on the line",
-        "SessionOptions()",
-    ),
     "no room after a condition": (
         "if path: so = onnxruntime.SessionOptions()\n"
         "if path: self.ort_session = onnxruntime.InferenceSession('speech_tokenizer_v1.onnx', so)",
@@ -1128,21 +1351,6 @@ REFUSES = {
         "intra_op_num_threads is set in 2 places: lines",
         None,
     ),
-    "set one way or another": (
-        INIT.replace(
-            "session_option.intra_op_num_threads = 1",
-            "if path:\n    session_option.intra_op_num_threads = 1\nelse:\n    session_option.intra_op_num_threads = 2",
-        ),
-        Ambiguous,
-        "intra_op_num_threads is set in 2 places: lines",
-        None,
-    ),
-    "set under a condition": (
-        INIT.replace("session_option.intra", "if path: session_option.intra"),
-        Ambiguous,
-        "sets intra_op_num_threads under a condition only",
-        "if path",
-    ),
     "set in a loop": (
         INIT.replace("session_option.intra", "for _ in path:\n    session_option.intra"),
         Ambiguous,
@@ -1156,7 +1364,17 @@ REFUSES = {
         "threads = 1",
     ),
     "set together with something else": (
-        INIT.replace("= 1\n", "= session_option.inter_op_num_threads = 1\n"),
+        INIT.replace("= 1\n", "= self.threads[0] = 1\n"),
+        Ambiguous,
+        "together with something else",
+        "= 1",
+    ),
+    "set for two sessions at once": (
+        INIT.replace(
+            "session_option.intra_op_num_threads = 1\n",
+            "other = onnxruntime.SessionOptions()\n"
+            "other.intra_op_num_threads = session_option.intra_op_num_threads = 1\n",
+        ),
         Ambiguous,
         "together with something else",
         "= 1",
@@ -1223,6 +1441,97 @@ def test_refuses_in_init(case: str) -> None:
 
 
 class TestRefusesElsewhere:
+    @pytest.mark.parametrize("path", ["path", "path + '/model.onnx'"])
+    @pytest.mark.parametrize("name", ["vad", "spk_session", "speaker", "campplus", "f0", "punc", "flow"])
+    def test_another_model_run_on_the_same_audio(self, name: str, path: str) -> None:
+        run = f"self.{name}.run(None, audio)\nreturn self.engine(feats)"
+        text = module(OWN.format(path).replace("ort_session", name), run=run)
+        refuses(NAME, text, NoSite, "not shown to be its own")
+        text = module(OWN.format(path.replace("path", name)), run=RUN, parameters=f"self, {name}, funasr_model")
+        refuses(NAME, text, NoSite, "not shown to be its own")
+
+    def test_a_session_from_elsewhere_run_beside_it(self) -> None:
+        init = OWN.format("path").replace("ort_session", "gate") + "self.ort_session = other.load(path)"
+        text = module(init, run="self.gate.run(None, audio)\n" + RUN)
+        refuses(NAME, text, NoSite, "not shown to be its own")
+
+    def test_a_session_run_by_who_makes_no_log_mel_frames(self) -> None:
+        init = OWN.format("path").replace("ort_session", "gate") + "self.ort_session = other.load(path)"
+        methods = "def wav2token(self, audio):\n    self.gate.run(None, audio)\n    return self.get_vq06_code(audio)"
+        refuses(NAME, module(init, methods=methods), NoSite, "not shown to be its own")
+
+    def test_an_unspecific_file_name_beside_another_session(self) -> None:
+        text = module(OWN.format("path + '/model.onnx'") + OTHER.format("path + '/campplus.onnx'"))
+        refuses(NAME, text, NoSite, "not shown to be its own")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "model.replace('speech_tokenizer_v1', 'campplus')",
+            "re.sub('speech.*', 'campplus.onnx', model)",
+            "pathlib.Path(model).with_name('campplus.onnx')",
+            "pathlib.Path(model).with_stem(name)",
+            "pathlib.Path(model).parent / 'campplus.onnx'",
+            "os.path.join(os.path.dirname(model), name)",
+        ],
+    )
+    def test_another_model_beside_a_session_from_elsewhere(self, path: str) -> None:
+        model = "model = path + '/speech_tokenizer_v1.onnx'\nself.ort_session = other.load(model)\n"
+        text = module(model + OTHER.format(path), methods="def more(self):\n    return self.other.run(None, {})")
+        refuses(NAME, text, NoSite, "not shown to be its own")
+
+    @pytest.mark.parametrize(
+        "beside",
+        [
+            f"def export(path):\n    so = onnxruntime.SessionOptions()\n    return {SESSION}",
+            f"def other(path):\n    so = onnxruntime.SessionOptions()\n    return {SESSION}\n\n\nKEPT = other('models')",
+            "class Exporter:\n    def __init__(self, path):\n        so = onnxruntime.SessionOptions()\n"
+            f"        self.ort_session = {SESSION}",
+            "class Exporter:\n    def __init__(self, path):\n        self.ort_session = load(path)\n\n\n"
+            f"def load(path):\n    so = onnxruntime.SessionOptions()\n    return {SESSION}",
+        ],
+    )
+    def test_a_session_that_the_tokenizer_has_nothing_to_do_with(self, beside: str) -> None:
+        text = module("self.ort_session = utils.load(path)", tail=beside)
+        refuses(NAME, text, NoSite, "not shown to be its own")
+
+    def test_another_class_s_session_though_the_tokenizer_builds_it(self) -> None:
+        text = module("self.front = FrontEnd(path + '/speech_tokenizer_v1.onnx')\nself.ort_session = utils.load(path)", tail="""
+        class FrontEnd:
+            def __init__(self, path):
+                so = onnxruntime.SessionOptions()
+                self.session = onnxruntime.InferenceSession(path, so)
+
+            def extract(self, feats):
+                return self.session.run(None, feats)
+        """)  # fmt: skip
+        refuses(NAME, text, NoSite, "not shown to be its own")
+
+    @pytest.mark.parametrize(
+        ("init", "method"),
+        [
+            ("if path: self._configure(so)", "options.intra_op_num_threads = 1"),
+            ("self._configure(so)", "options = onnxruntime.SessionOptions()\n    options.intra_op_num_threads = 1"),
+            ("self._configure(*[so])", "options.intra_op_num_threads = 1"),
+            ("self._configure(so)", "self.every = [options]"),
+        ],
+    )
+    def test_options_handed_to_a_method_that_may_not_set_them(self, init: str, method: str) -> None:
+        text = module(
+            f"so = onnxruntime.SessionOptions()\n{init}\nself.ort_session = {SESSION}",
+            methods=f"def _configure(self, options):\n    {method}",
+        )
+        refuses(NAME, text, Ambiguous)
+
+    def test_options_set_by_a_method_for_another_session_too(self) -> None:
+        text = module(
+            f"so = onnxruntime.SessionOptions()\nself._configure(so)\nself.ort_session = {SESSION}\n"
+            "other = onnxruntime.SessionOptions()\nself._configure(other)\n"
+            "self.other = onnxruntime.InferenceSession('campplus.onnx', other)",
+            methods="def _configure(self, options):\n    options.intra_op_num_threads = 1",
+        )
+        refuses(NAME, text, Ambiguous, "_configure() is called here for something else too", line_of(text, "(other)"))
+
     def test_builder_shared_with_another_model(self) -> None:
         text = module(
             'self.ort_session = load_session("speech_tokenizer_v1.onnx")\nself.campplus = load_session("campplus.onnx")',
