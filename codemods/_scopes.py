@@ -213,14 +213,17 @@ def check_defined_once(source: Source, function: Function) -> None:
     """Raise where ``function`` is defined again beside itself: one of them is dead code."""
     scope = scope_of(source, function)
     same_name = [n for n in named(source, function.name) if isinstance(n, FUNCTIONS) and n.name == function.name]
-    rivals = [n for n in same_name if scope_of(source, n) is scope and not _is_stub(n)]
+    rivals = [n for n in same_name if scope_of(source, n) is scope and not _is_stub(source, n)]
     if len(rivals) > 1:
         lines = ", ".join(str(n.lineno) for n in rivals)
         raise Ambiguous(f"{source.name}: {function.name} is defined {len(rivals)} times: lines {lines}")
 
 
-def _is_stub(function: Function) -> bool:
+def _is_stub(source: Source, function: Function) -> bool:
     """Whether it is a signature for type checkers only, or the other half of a property."""
+    conditions = [ast.unparse(n.test) for n in source.ancestors(function) if isinstance(n, ast.If)]
+    if any(text.endswith("TYPE_CHECKING") for text in conditions) and ast.unparse(function.body[-1]) in ("...", "pass"):
+        return True
     return any(ast.unparse(d).endswith(("overload", ".setter", ".deleter")) for d in function.decorator_list)
 
 

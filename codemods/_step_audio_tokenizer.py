@@ -17,14 +17,22 @@ ENCODE = "infer_encoder"
 LOG_MEL = "log_mel_spectrogram"
 STREAMING = {"chunk_size", "encoder_chunk_look_back", "decoder_chunk_look_back", "is_final"}
 RESULT = "enc_out"
-QUESTIONS = (ast.Attribute, ast.Compare, ast.BoolOp, ast.UnaryOp, ast.If, ast.FormattedValue, ast.Assert)
+QUESTIONS = (ast.Attribute, ast.Compare, ast.UnaryOp, ast.If, ast.While, ast.FormattedValue, ast.Assert)
 
 
 def encoder_uses(source: Source, within: ast.AST | None = None) -> list[ast.Attribute]:
     """Where the code takes a model's ``infer_encoder``, to call it or to hand it on; not where it only asks about it."""
     nodes = [n for n in named(source, ENCODE) if isinstance(n, ast.Attribute) and n.attr == ENCODE]
-    taken = [n for n in nodes if not isinstance(source.ancestors(n)[0], QUESTIONS)]
+    taken = [n for n in nodes if not _is_asked(source, n)]
     return [n for n in taken if within is None or within in source.ancestors(n)]
+
+
+def _is_asked(source: Source, node: ast.expr) -> bool:
+    """Whether the code only asks about the value of ``node``, by itself or as one of several conditions."""
+    parent = source.ancestors(node)[0]
+    if isinstance(parent, ast.BoolOp):
+        return _is_asked(source, parent)
+    return isinstance(parent, QUESTIONS) or (isinstance(parent, ast.IfExp) and parent.test is node)
 
 
 def tokenizer_class(source: Source) -> ast.ClassDef:
@@ -34,7 +42,8 @@ def tokenizer_class(source: Source) -> ast.ClassDef:
     if not encoding:
         place = f" (line {uses[0].lineno} is outside of any)" if uses else ""
         raise NoSite(f"{source.name}: no class calls {ENCODE}(){place}")
-    found = [c for c in encoding if _is_whole(source, c)] or [c for c in encoding if _streams(source, c)]
+    signs = (_has_log_mel, _is_called_so, _streams)  # the best one first
+    found = next(filter(None, ([c for c in encoding if sign(source, c)] for sign in signs)), [])
     if not found:
         places = ", ".join(f"{c.name} (line {c.lineno})" for c in encoding)
         raise NoSite(f"{source.name}: {places} calls {ENCODE}(), but nothing else shows that it is the tokenizer")
@@ -46,10 +55,14 @@ def tokenizer_class(source: Source) -> ast.ClassDef:
     return found[0]
 
 
-def _is_whole(source: Source, cls: ast.ClassDef) -> bool:
-    """Whether ``cls`` also makes the log-mel frames for the other kind of tokens, or is at least called a tokenizer."""
-    log_mel = any(class_of(source, call) is cls for call in calls_of(source, LOG_MEL))
-    return log_mel or ("Tokenizer" in cls.name and not _wraps(cls))
+def _has_log_mel(source: Source, cls: ast.ClassDef) -> bool:
+    """Whether ``cls`` also makes the log-mel frames for the other kind of tokens."""
+    return any(class_of(source, call) is cls for call in calls_of(source, LOG_MEL))
+
+
+def _is_called_so(source: Source, cls: ast.ClassDef) -> bool:
+    """Whether ``cls`` is at least called a tokenizer."""
+    return "Tokenizer" in cls.name and not _wraps(cls)
 
 
 def _streams(source: Source, cls: ast.ClassDef) -> bool:

@@ -19,16 +19,18 @@ from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
-from ._scopes import FUNCTIONS, called, default_of, methods, named, parameters_of
+from ._scopes import FUNCTIONS, PARAMETER, bindings, called, callers, default_of, methods, named, parameters_of, passed
 from ._step_audio_tokenizer import encoder_uses, tokenizer_class
 
 UPSTREAM = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
-PARAMETER = "funasr_model_id"
+OPTION = "funasr_model_id"
 CODEBOOK = "linguistic_tokenizer.npy"
 SPEECH_TOKENIZER = "speech_tokenizer_v1.onnx"
 
 
 FAMILY = "paraformer"
+NAMES = ("funasr_model", "funasr_model_id", "funasr_model_path")  # the encoder's, whoever is told them
+DEPTH = 6  # names, one made of the other
 MODEL_ID = re.compile(r"[\w.-]+/[\w.-]*paraformer[\w.-]*", re.IGNORECASE)
 CARRIES = (ast.Call, ast.keyword, ast.arguments, ast.BinOp, ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Await)
 CONFIGURES = {"add_argument", "add_option", "setdefault", "__init__"}
@@ -85,7 +87,7 @@ def _no_site(source: Source, near: Sequence[ast.Constant]) -> NoSite:
         return NoSite(
             f"{source.name}:{near[0].lineno} names a FunASR model, but not as the one value that decides which is loaded"
         )
-    return NoSite(f"{source.name}: no string in the code names the FunASR model (nor a default of {PARAMETER})")
+    return NoSite(f"{source.name}: no string in the code names the FunASR model (nor a default of {OPTION})")
 
 
 def _chooses(source: Source, node: ast.Constant) -> bool:
@@ -129,21 +131,37 @@ def _held_by(statement: ast.stmt, node: ast.Constant) -> list[str]:
 
 
 def _is_encoder_s(source: Source, node: ast.Constant) -> bool:
-    """Whether a model of the same family is the encoder's: by a name that says so, or because its encoder is what is used."""
+    """Whether a model of the same family is the encoder's: by a name that is only its own, or because it gets there."""
     around = source.ancestors(node)
     keywords = [n.arg or "" for n in around if isinstance(n, ast.keyword)]
     holders = [name for n in around if isinstance(n, ast.stmt) for name in _held_by(n, node)]
-    if any("funasr" in name.lower() for name in (*keywords, *holders)):
+    if any(name.lower() in NAMES for name in (*keywords, *holders)):
         return True
-    encoders = {getattr(n.value, "attr", getattr(n.value, "id", "")) for n in encoder_uses(source)}
-    for name in encoders:
-        for statement in map(source.statement, named(source, name)):
-            value = getattr(statement, "value", None)
-            if encoders & set(_held_by(statement, node)) and isinstance(value, ast.expr):
-                parts = ast.walk(value)
-                if any(n is node or getattr(n, "id", getattr(n, "attr", None)) in holders for n in parts):
-                    return True
-    return False
+    return any(_comes_from(source, use.value, node, DEPTH) for use in encoder_uses(source))
+
+
+def _comes_from(source: Source, value: Optional[ast.AST], node: ast.Constant, depth: int) -> bool:
+    """Whether ``value`` may be made of ``node``: a name's values are followed, ``depth`` of them one after the other."""
+    if value is node or not isinstance(value, (ast.expr, ast.keyword)):
+        return value is node
+    if isinstance(value, (ast.Name, ast.Attribute)):
+        return depth > 0 and any(_comes_from(source, v, node, depth - 1) for v in _values_of(source, value))
+    children = list(ast.iter_child_nodes(value))
+    if isinstance(value, ast.Dict):
+        pairs = zip(value.keys, value.values)
+        children = [v for k, v in pairs if isinstance(k, ast.Constant) and k.value in ("model", *NAMES)]
+    return any(_comes_from(source, child, node, depth) for child in children)
+
+
+def _values_of(source: Source, expression: ast.expr) -> Iterator[Optional[ast.expr]]:
+    """What the file assigns to ``expression``, or passes for it where it is a parameter."""
+    for binding in bindings(source, expression, expression):
+        function = binding.statement
+        if binding.kind == PARAMETER and isinstance(expression, ast.Name) and isinstance(function, FUNCTIONS):
+            yield default_of(function, expression.id)
+            yield from (passed(source, function, expression.id, call) for call in callers(source, function))
+        else:
+            yield binding.value
 
 
 def _is_read(source: Source, name: str) -> bool:
@@ -154,7 +172,7 @@ def _is_read(source: Source, name: str) -> bool:
 
 def _defaults(tokenizer: ast.ClassDef) -> Iterator[ast.Constant]:
     for function in methods(tokenizer):
-        default: Optional[ast.expr] = default_of(function, PARAMETER)
+        default: Optional[ast.expr] = default_of(function, OPTION)
         if isinstance(default, ast.Constant) and isinstance(default.value, str):
             yield default
 

@@ -12,30 +12,19 @@ vocoder too. ``torch.backends.cudnn.allow_tf32`` is on by default and is not tou
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from apply_opt.errors import Ambiguous, Conflict
+from apply_opt.errors import Ambiguous, Conflict, OtherValues, PartlyApplied
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.fragment import rewrite
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
+from apply_opt.model.source import Edit, Function, Source
 
-from ._scopes import (
-    FUNCTIONS,
-    argument,
-    bindings,
-    calls,
-    calls_of,
-    check_defined_once,
-    mentions,
-    methods,
-    position,
-    reaching,
-    scope_of,
-    targets_of,
-)
-from ._step_audio_tokenizer import ENCODE, encoder_uses, helpers, insert_above, is_taken, tokenizer_class
+from ._escapes import encoding_methods
+from ._scopes import bindings, named, position, scope_of
+from ._step_audio_tokenizer import helpers, insert_above, is_taken, tokenizer_class
+from ._torch_settings import decision
 
 if TYPE_CHECKING:
     import libcst as cst
@@ -47,32 +36,33 @@ def _with_tf32_matmul(encode):
     """Let CUDA matrix products use TF32 while `encode` runs, and give the setting back afterwards.
 
     TF32 keeps 10 of float32's 23 mantissa bits. The setting is the whole process's: scoped like this, a language
-    model or a vocoder beside the tokenizer keeps full float32. Calls may overlap between threads.
+    model or a vocoder beside the tokenizer keeps full float32. Calls may overlap between threads and methods.
     """
     import functools
     import threading
 
-    import torch
-
-    matmul = torch.backends.cuda.matmul
-    lock, running, before = threading.Lock(), 0, None
+    shared = vars(_with_tf32_matmul)
 
     @functools.wraps(encode)
     def call(*args, **kwargs):
-        nonlocal running, before
-        with lock:
-            if running == 0:
+        import torch
+
+        matmul = torch.backends.cuda.matmul
+        with shared.setdefault("lock", threading.Lock()):
+            if not shared.get("running"):
                 # Not allow_tf32: reading it raises once anybody has set the newer fp32_precision.
                 before = matmul.fp32_precision if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
                 if before not in ("tf32", True):
                     matmul.allow_tf32 = True
-            running += 1
+                shared.update(before=before, running=0)
+            shared["running"] += 1
         try:
             return encode(*args, **kwargs)
         finally:
-            with lock:
-                running -= 1
-                if running == 0 and before not in ("tf32", True):
+            with shared["lock"]:
+                shared["running"] -= 1
+                before = shared["before"]
+                if shared["running"] == 0 and before not in ("tf32", True):
                     matmul.allow_tf32 = False
                     if before is not False:
                         matmul.fp32_precision = before
@@ -84,38 +74,37 @@ def _with_tf32_matmul(encode):
     """Let matrix products use TF32 or bfloat16 while `encode` runs, and give the setting back afterwards.
 
     The setting is the whole process's: scoped like this, a language model or a vocoder beside the tokenizer keeps
-    full float32. Calls may overlap between threads.
+    full float32. Calls may overlap between threads and methods.
     """
     import functools
     import threading
 
-    import torch
-
-    modules = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
-    matmuls = [module for module in modules if hasattr(module, "fp32_precision")]
-    lock, running, before, precisions = threading.Lock(), 0, "highest", []
+    shared = vars(_with_tf32_matmul)
 
     @functools.wraps(encode)
     def call(*args, **kwargs):
-        nonlocal running, before, precisions
-        with lock:
-            if running == 0:
+        import torch
+
+        with shared.setdefault("lock", threading.Lock()):
+            if not shared.get("running"):
                 try:
                     before = torch.get_float32_matmul_precision()
                 except RuntimeError:  # somebody has set the newer fp32_precision, which is kept too
                     before = "highest"
-                precisions = [matmul.fp32_precision for matmul in matmuls]
+                modules = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
+                kept = [(module, module.fp32_precision) for module in modules if hasattr(module, "fp32_precision")]
                 torch.set_float32_matmul_precision("medium")
-            running += 1
+                shared.update(before=before, kept=kept, running=0)
+            shared["running"] += 1
         try:
             return encode(*args, **kwargs)
         finally:
-            with lock:
-                running -= 1
-                if running == 0:
-                    torch.set_float32_matmul_precision(before)
-                    for matmul, precision in zip(matmuls, precisions):
-                        matmul.fp32_precision = precision
+            with shared["lock"]:
+                shared["running"] -= 1
+                if shared["running"] == 0:
+                    torch.set_float32_matmul_precision(shared["before"])
+                    for module, precision in shared["kept"]:
+                        module.fp32_precision = precision
 
     return call
 ''',
@@ -132,51 +121,34 @@ torch.set_float32_matmul_precision("medium")
 }
 
 
-OFF = {"allow_tf32": (False, 0), "fp32_precision": ("ieee",), "precision": ("highest",)}
-OVERRIDES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
-
-
-class Setting(NamedTuple):
-    """A statement by which the checkout's author decides about TF32 in matrix products; ``at_import`` if it is no function's."""
-
-    line: int
-    allows: bool
-    text: str
-    at_import: bool
-
-
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
-    """The sites ``setting`` (the helper, or the statement at import) and ``encoder`` (the method that encodes)."""
-    method = _encoder_method(source)
-    ours = _scoped_to_encoder(source, method, parameters) or _at_import(source, method, parameters)
+    """The sites ``setting`` (the helper, or the statement at import) and ``encoder`` (the methods that encode)."""
+    tokenizer, is_process = tokenizer_class(source), parameters["scope"] == "process"
+    methods = [] if is_process and not named(source, DECORATOR) else encoding_methods(source)
+    ours = _scoped_to_encoder(source, methods, parameters) or _at_import(source, parameters)
     if ours:
         return ours
-    settings = sorted(_settings(source))
-    for setting in settings:
-        if not setting.allows and (setting is settings[0] or setting.at_import):
-            raise Conflict(
-                f"{source.name}:{setting.line} turns TF32 off on purpose: {setting.text}",
-                "take that line out first, if you do not want it",
-            )
-    if settings:
-        line, _, text, _ = settings[0]
-        return [Site(name, line, THEIRS, text) for name in ("setting", "encoder")]
-    if parameters["scope"] == "process":
-        _check_torch(source, source.top_level(tokenizer_class(source)))
+    theirs = decision(source)
+    if theirs is not None:
+        return [Site(name, theirs.line, THEIRS, theirs.text) for name in ("setting", "encoder")]
+    if is_process:
+        _check_torch(source, source.top_level(tokenizer))
     if is_taken(source, DECORATOR):
         raise Conflict(f"{source.name} already uses the name {DECORATOR} for something else")
-    return [Site("setting", tokenizer_class(source).lineno, TODO), Site("encoder", method.lineno, TODO)]
+    line = methods[0].lineno if methods else tokenizer.lineno
+    return [Site("setting", tokenizer.lineno, TODO), Site("encoder", line, TODO)]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
-    """The helper above the tokenizer's class and a decorator on its method; or one statement above the class."""
+    """The helper above the tokenizer's class and a decorator on its methods; or one statement above the class."""
     place, precision = tokenizer_class(source), str(parameters["precision"])
     if parameters["scope"] == "process":
         text = AT_IMPORT[precision].strip("\n")
         if not _imports_torch(source, source.top_level(place)):
             text = "import torch\n\n" + text
         return [insert_above(source, place, text)]
-    return [insert_above(source, place, HELPERS[precision]), rewrite(source, _encoder_method(source), _decorate())]
+    decorated = [rewrite(source, method, _decorate()) for method in encoding_methods(source)]
+    return [insert_above(source, place, HELPERS[precision]), *decorated]
 
 
 def _decorate() -> cst.CSTTransformer:
@@ -200,31 +172,54 @@ def _decorate() -> cst.CSTTransformer:
     return Decorate()
 
 
-def _scoped_to_encoder(source: Source, method: Function, parameters: Mapping[str, Value]) -> list[Site]:
+def _scoped_to_encoder(source: Source, methods: Sequence[Function], parameters: Mapping[str, Value]) -> list[Site]:
     """The sites as we leave them with ``scope=encoder``, or half of them; none where there is neither."""
     ours = helpers(source, DECORATOR)
-    marks = [d for d in method.decorator_list if isinstance(d, ast.Name) and d.id == DECORATOR]
-    for found in (ours, marks):
-        if len(found) > 1:
-            lines = ", ".join(str(node.lineno) for node in found)
+    marks = [_marks(method) for method in methods]
+    for lines in ([s.lineno for s in ours], *([m.lineno for m in found] for found in marks)):
+        if len(lines) > 1:
             raise Ambiguous(
-                f"{source.name}: {DECORATOR} is there more than once: lines {lines}", "take one of them out by hand"
+                f"{source.name}: {DECORATOR} is there more than once: lines {', '.join(map(str, lines))}",
+                "take one of them out by hand",
             )
-    if not ours and not marks:
+    if not ours and not any(marks):
         return []
-    if ours and marks:
-        asked = "precision=" + str(parameters["precision"]) if parameters["scope"] == "encoder" else "scope=process"
-        written = {f"precision={name}": ast.dump(ast.parse(text).body[0]) for name, text in HELPERS.items()}
-        there = next((name for name, dump in written.items() if dump == ast.dump(ours[0])), asked)
-        if there != asked:
-            raise _other_values(source, ours[0].lineno, f"scope=encoder {there}")
+    if any(marks) and not all(marks):
+        raise _not_on_all(source, methods)
+    if ours and any(marks):
+        _check_values(source, ours[0], parameters)
+    line = marks[0][0].lineno if any(marks) else methods[0].lineno
     return [
-        Site("setting", ours[0].lineno if ours else method.lineno, OURS if ours else TODO),
-        Site("encoder", method.lineno, OURS if marks else TODO),
+        Site("setting", ours[0].lineno if ours else line, OURS if ours else TODO),
+        Site("encoder", line, OURS if any(marks) else TODO),
     ]
 
 
-def _at_import(source: Source, method: Function, parameters: Mapping[str, Value]) -> list[Site]:
+def _marks(method: Function) -> list[ast.Name]:
+    return [d for d in method.decorator_list if isinstance(d, ast.Name) and d.id == DECORATOR]
+
+
+def _not_on_all(source: Source, methods: Sequence[Function]) -> PartlyApplied:
+    places = [
+        ", ".join(f"{m.name} (line {m.lineno})" for m in methods if bool(_marks(m)) is marked)
+        for marked in (True, False)
+    ]
+    return PartlyApplied(
+        f"{source.name} is partly applied: {DECORATOR} is on {places[0]}, not on {places[1]}",
+        f"put the line @{DECORATOR} above the others too, or take out what is there, then apply again",
+    )
+
+
+def _check_values(source: Source, helper: ast.FunctionDef, parameters: Mapping[str, Value]) -> None:
+    """Raise where ``helper`` is the one for other values than the ``parameters``."""
+    asked = "precision=" + str(parameters["precision"]) if parameters["scope"] == "encoder" else "scope=process"
+    written = {f"precision={name}": ast.dump(ast.parse(text).body[0]) for name, text in HELPERS.items()}
+    there = next((name for name, dump in written.items() if dump == ast.dump(helper)), asked)
+    if there != asked:
+        raise _other_values(source, helper.lineno, f"scope=encoder {there}")
+
+
+def _at_import(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The sites as we leave them with ``scope=process``: the statement, with our comment above it."""
     found = []
     for statement in source.tree.body:
@@ -239,167 +234,18 @@ def _at_import(source: Source, method: Function, parameters: Mapping[str, Value]
     for line, precision in found:
         if parameters["scope"] != "process" or parameters["precision"] != precision:
             raise _other_values(source, line, f"scope=process precision={precision}")
-        return [Site("setting", line, OURS), Site("encoder", method.lineno, OURS)]
+        return [Site(name, line, OURS) for name in ("setting", "encoder")]
     return []
 
 
-def _other_values(source: Source, line: int, values: str) -> Conflict:
-    return Conflict(
+def _other_values(source: Source, line: int, values: str) -> OtherValues:
+    return OtherValues(
         f"{source.name}:{line} is applied with other values: {values}",
         "take it out first: apply-opt revert tokenizer_tf32, or by hand where it was put in by hand",
     )
 
 
-# The method that encodes
-
-
-def _encoder_method(source: Source) -> Function:
-    """The one method of the tokenizer that runs the encoder, and is done with it when it returns."""
-    tokenizer = tokenizer_class(source)
-    found: dict[Function, list[ast.Attribute]] = {}
-    for use in encoder_uses(source, tokenizer):
-        method = next((n for n in reversed(source.ancestors(use)) if n in methods(tokenizer)), None)
-        if not isinstance(method, FUNCTIONS):
-            raise Ambiguous(
-                f"{source.name}:{use.lineno}: {ENCODE}() is not called in a method of {tokenizer.name} itself"
-            )
-        found.setdefault(method, []).append(use)
-    chosen = [m for m in found if m.name != "__init__"] or list(found)  # __init__ only warms up, if another encodes
-    if len(chosen) > 1:
-        lines = ", ".join(f"{m.name} (line {m.lineno})" for m in chosen)
-        raise Ambiguous(f"{source.name}: {ENCODE}() is called in {len(chosen)} methods: {lines}")
-    method = chosen[0]
-    check_defined_once(source, method)
-    _check_runs_inside(source, method, found[method])
-    return method
-
-
-def _check_runs_inside(source: Source, method: Function, uses: Sequence[ast.Attribute]) -> None:
-    """Raise where the encoder may run when ``method`` has returned, or where a decorator cannot stand."""
-    where = f"{source.name}:{method.lineno}: {method.name}"
-    if _runs_later(method):
-        raise Conflict(f"{where} is a coroutine or generator: it runs after it returns")
-    compiled = [d for d in method.decorator_list if any(word in ast.unparse(d) for word in ("jit.", "compile"))]
-    if compiled:
-        raise Conflict(
-            f"{where} is compiled (line {compiled[0].lineno}): the compiler would have to read our decorator"
-        )
-    for name in ("compile", "script", "trace"):
-        for call in calls(source, name):
-            if any(getattr(n, "attr", getattr(n, "id", "")) == method.name for n in ast.walk(call)):
-                raise Conflict(
-                    f"{where} is compiled (line {call.lineno}): the compiler would have to read our decorator"
-                )
-    for use in uses:
-        later = _handed_on(source, method, use)
-        if later is not None:
-            raise Ambiguous(
-                f"{source.name}:{later.lineno}: {ENCODE} is handed on here, and may run when {method.name} has returned"
-            )
-
-
-def _handed_on(source: Source, method: Function, use: ast.expr) -> Optional[ast.expr]:
-    """The place in ``method`` from which ``use`` may be called at another time; ``None`` where it is called there and then."""
-    around = source.ancestors(use)
-    for node in around[: around.index(method)]:
-        if isinstance(node, (ast.Lambda, ast.GeneratorExp)):
-            return node
-        if isinstance(node, FUNCTIONS):
-            if _runs_later(node) or node.decorator_list:
-                return use
-            name = ast.Name(node.name)
-            return next((late for m in _uses_of(source, method, name) if (late := _handed_on(source, method, m))), None)
-    if isinstance(around[0], ast.Call) and around[0].func is use:
-        return None
-    assigned = around[0]
-    if isinstance(assigned, ast.Assign) and isinstance(assigned.targets[0], ast.Name) and len(assigned.targets) == 1:
-        again = _uses_of(source, method, assigned.targets[0])
-        return next((late for m in again if (late := _handed_on(source, method, m))), None)
-    return use
-
-
-def _uses_of(source: Source, method: Function, name: ast.expr) -> list[ast.expr]:
-    found = [n for n in mentions(source, name) if method in source.ancestors(n)]
-    return [n for n in found if isinstance(getattr(n, "ctx", None), ast.Load)]
-
-
-def _runs_later(function: Function) -> bool:
-    yields = any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in own_nodes(function))
-    return isinstance(function, ast.AsyncFunctionDef) or yields
-
-
-# What the author decided
-
-
-def _settings(source: Source) -> Iterator[Setting]:
-    """The statements that set the precision of float32 matrix products, or of TF32 as a whole."""
-    for node in source.nodes("allow_tf32", "fp32_precision"):
-        if isinstance(node, ast.Attribute) and node.attr in OFF and isinstance(node.ctx, ast.Store):
-            if "cudnn" not in _origin(source, node.value) and "mkldnn" not in _origin(source, node.value):
-                yield from _setting(source, node, node.value, node.attr, _assigned(source, node))
-        elif isinstance(node, ast.Call) and callee(node) == "setattr" and len(node.args) == 3:
-            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
-            if name in OFF:
-                yield from _setting(source, node, node.args[0], str(name), node.args[2])
-    for name in ("set_float32_matmul_precision", "_set_cublas_allow_tf32"):
-        for call in calls_of(source, name):
-            value = argument(call, "precision", 0)
-            yield _said(source, call, not _is_off(value, "precision", "allow_tf32"), ast.unparse(call))
-    for node in source.nodes(*OVERRIDES):
-        statement = source.statement(node)
-        if isinstance(node, ast.Constant) and node.value in OVERRIDES and isinstance(statement, (ast.Assign, ast.Expr)):
-            is_zero = any(isinstance(n, ast.Constant) and n.value in ("0", 0) for n in ast.walk(statement.value))
-            yield _said(source, statement, not is_zero, ast.unparse(statement))
-
-
-def _setting(
-    source: Source, node: ast.expr, module: ast.expr, name: str, value: Optional[ast.expr]
-) -> Iterator[Setting]:
-    """The setting of ``module.name``, unless it is about convolutions or other devices, or takes a setting back."""
-    origin = _origin(source, module)
-    if "cudnn" in origin or "mkldnn" in origin or (isinstance(value, ast.Constant) and value.value == "none"):
-        return
-    yield _said(source, node, not _is_off(value, name), ast.unparse(source.statement(node)))
-
-
-def _said(source: Source, node: Union[ast.expr, ast.stmt], allows: bool, text: str) -> Setting:
-    return Setting(node.lineno, allows, text, isinstance(scope_of(source, node), ast.Module))
-
-
-def _assigned(source: Source, target: ast.Attribute) -> ast.expr:
-    """What is assigned to ``target``: also as one of several, ``a, b = 1, 2``. Raises where that cannot be told."""
-    statement, parent = source.statement(target), source.ancestors(target)[0]
-    if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is not None:
-        value = statement.value
-        if parent is statement:
-            return value
-        lists = (ast.Tuple, ast.List)
-        if isinstance(parent, lists) and isinstance(value, lists) and parent in targets_of(statement):
-            parts = [*parent.elts, *value.elts]
-            if len(parent.elts) == len(value.elts) and not any(isinstance(p, ast.Starred) for p in parts):
-                return value.elts[parent.elts.index(target)]
-    raise Ambiguous(
-        f"{source.name}:{target.lineno}: whether this allows TF32 cannot be told: {ast.unparse(statement).splitlines()[0]}",
-        "set it by a plain assignment, or take it out",
-    )
-
-
-def _is_off(value: Optional[ast.expr], *names: str) -> bool:
-    return isinstance(value, ast.Constant) and any(value.value in OFF[name] for name in names)
-
-
-def _origin(source: Source, module: ast.expr) -> str:
-    """``module`` spelled out as far as this file tells, where it has a name of its own here."""
-    root = module
-    while isinstance(root, ast.Attribute):
-        root = root.value
-    text = ast.unparse(module)
-    for binding in reaching(source, root, module) if isinstance(root, ast.Name) else ():
-        if binding.value is not None:
-            text += " " + ast.unparse(binding.value)
-        elif isinstance(binding.statement, (ast.Import, ast.ImportFrom)):
-            text += " " + ast.unparse(binding.statement)
-    return text
+# PyTorch by its name
 
 
 def _imports_torch(source: Source, place: ast.stmt) -> bool:

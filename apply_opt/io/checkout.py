@@ -80,7 +80,7 @@ def find(start: str, targets: Iterable[Target], file: Optional[str] = None) -> C
     """The checkout that ``start`` is in.
 
     From ``start`` upwards, the first folder with a target's file at one of its usual places; else, in the repository (or
-    in ``start``, where there is none), the only file anywhere that has all of a target's markers.
+    in ``start``, where there is none), the only file anywhere that has a target's markers.
     """
     targets = list(targets)
     folders = ancestors(start)
@@ -120,18 +120,41 @@ def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
             return _rooted(root, target, name)
     if not os.path.lexists(path):
         raise NotRecognised(f"there is no file {file} in {folder}", "name it as it is from there: --file PATH")
-    raise NotRecognised(f"{file} is not a file of {_names(targets)}", "leave --file out, to have it looked for")
+    raise NotRecognised(
+        f"{file} is not a file of {_names(targets)}{_why_not(root, name, targets)}",
+        "leave --file out, to have it looked for",
+    )
+
+
+def _why_not(root: str, name: str, targets: Sequence[Target]) -> str:
+    """What the file lacks to be one of ``targets``; nothing, where there is no such file."""
+    data = _read(root, name)
+    return (
+        "" if data is None else "".join(f"\n  {target.name}: it lacks {_missing(data, target)}" for target in targets)
+    )
 
 
 def _is_target(folder: str, name: str, target: Target) -> bool:
-    if not os.path.isfile(os.path.join(folder, name)):
-        return False
-    return has_markers(files.read(inside(folder, name)) or b"", target)
+    data = _read(folder, name)
+    return data is not None and has_markers(data, target)
+
+
+def _read(folder: str, name: str) -> Optional[bytes]:
+    is_file = os.path.isfile(os.path.join(folder, name))
+    return files.read(inside(folder, name)) or b"" if is_file else None
 
 
 def has_markers(data: bytes, target: Target) -> bool:
-    """Whether ``data`` has every marker of ``target``."""
-    return all(marker in data for marker in target.markers)
+    """Whether ``data`` has every marker of ``target``, and one of those of which one is enough."""
+    return not _missing(data, target)
+
+
+def _missing(data: bytes, target: Target) -> str:
+    """The markers of ``target`` that ``data`` lacks, in words."""
+    lacking = [marker.decode() for marker in target.markers if marker not in data]
+    if target.any_markers and not any(marker in data for marker in target.any_markers):
+        lacking.append("any of " + ", ".join(marker.decode() for marker in target.any_markers))
+    return " and ".join(lacking)
 
 
 def _search(root: str, targets: Sequence[Target]) -> Checkout:

@@ -22,7 +22,10 @@ class Revision(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A family of repositories. ``files`` are looked at first; a file is the target's if it has all ``markers``."""
+    """A family of repositories. ``files`` are looked at first.
+
+    A file is the target's if it has all ``markers``, and one of ``any_markers`` where there are such.
+    """
 
     name: str
     title: str
@@ -32,6 +35,7 @@ class Target(NamedTuple):
     markers: Sequence[bytes]
     revisions: Sequence[Revision]
     folder: str
+    any_markers: Sequence[bytes] = ()
 
 
 def parse_target(name: str, folder: str, table: Mapping[str, Any]) -> Target:
@@ -49,4 +53,5 @@ def parse_target(name: str, folder: str, table: Mapping[str, Any]) -> Target:
             for r in table.get("revision", ())
         ),
         folder=folder,
+        any_markers=tuple(marker.encode() for marker in texts(recognise, "any_markers", ())),
     )

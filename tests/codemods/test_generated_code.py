@@ -261,6 +261,42 @@ class TestMatmul:
         assert seen == [True] * 400
         assert precisions(torch) == before
 
+    def test_two_methods_that_overlap(self, precision: str, torch: Any, decorate: Any) -> None:
+        """The one that comes second and leaves last gives back what was there before the first."""
+        entered, leave = threading.Event(), threading.Event()
+        seen = []
+
+        def second() -> None:
+            entered.set()
+            leave.wait()
+            seen.append(torch.backends.cuda.matmul.allow_tf32)
+
+        before = precisions(torch)
+        thread = threading.Thread(target=decorate(second))
+
+        def first() -> None:
+            thread.start()
+            entered.wait()
+
+        decorate(first)()
+        leave.set()
+        thread.join()
+        assert seen == [True]
+        assert precisions(torch) == before
+
+    def test_torch_is_imported_on_the_first_call(self, precision: str) -> None:
+        """A fork may import it late, or not at all where only the class is looked at."""
+        code = f"{constant(TF32, 'HELPERS')[precision]}\n@_with_tf32_matmul\ndef encode(): pass"
+        script = f"import sys\nsys.modules['torch'] = None\n{code}\ntry:\n    encode()\nexcept ImportError:\n    print('late')"
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+        assert ran.stdout == "late\n"
+
+    def test_nothing_in_it_keeps_a_class_from_being_pickled(self, precision: str, decorate: Any) -> None:
+        """By value, as is done with classes of ``__main__``: there is no lock yet."""
+        cells = dict(zip(decorate(len).__code__.co_freevars, decorate(len).__closure__))
+        assert sorted(cells) == ["encode", "shared", "threading"]
+        assert cells["shared"].cell_contents == {}
+
     def test_is_still_the_method(self, precision: str, torch: Any, decorate: Any) -> None:
         def get_vq02_code(self: Any, audio: list[int], session_id: str | None = None, *, is_final: bool = True) -> Any:
             """The tokens."""
@@ -326,7 +362,7 @@ class TestEndToEnd:
             ({THREADS: {"intra_op": 4, "inter_op": 2, "execution_mode": "parallel"}}, {}),
             ({TF32: {}, THREADS: {}}, {"_with_tf32_matmul": 1, "call": 3, "_ort_intra_op_threads": 1}),
         ],
-        ids=["tf32", "tf32 at import", "threads", "the note's threads", "both"],
+        ids=["tf32", "tf32 at import", "threads", "the tip's threads", "both"],
     )
     def test_same_tokens(
         self, original: Any, encoder_folder: Path, tmp_path: Path, changes: dict[str, Any], runs: dict[str, int]

@@ -35,6 +35,7 @@ from variants import (
     variant,
 )
 
+from apply_opt.io.checkout import has_markers
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED, REFUSED, Outcome
 
 TF32, THREADS, LIGHT = NAMES = ("tokenizer_tf32", "tokenizer_ort_threads", "tokenizer_light_model")
@@ -83,10 +84,10 @@ def judge_tf32(fork: Variant, outcome: Outcome) -> None:
     judge.take_helper("_with_tf32_matmul")
     functions = [n for n in ast.walk(judge.after) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     decorated = [f for f in functions if any(ast.unparse(d) == "_with_tf32_matmul" for d in f.decorator_list)]
-    assert len(decorated) == 1
-    assert ast.unparse(decorated[0].decorator_list.pop()) == "_with_tf32_matmul", "not next to the def"
+    for function in decorated:
+        assert ast.unparse(function.decorator_list.pop()) == "_with_tf32_matmul", "not next to the def"
     assert ast.dump(judge.after) == ast.dump(fork.tree)
-    assert judge.twin(fork.marks[ENCODER][0]) is decorated[0], "not on the marked method"
+    assert {judge.twin(n) for n in fork.marks[ENCODER]} == set(decorated), "not on the marked methods alone"
     judge.kept_lines(0)
 
 
@@ -288,7 +289,7 @@ def test_in_and_out_by_the_command_line(seed: int, run: Callable[..., Any], tmp_
     fork = next(
         fork
         for fork in (variant(n, drift=3, decoys=seed % 2) for n in itertools.count(seed, 1000))
-        if all(marker in fork.data for marker in UNITS.targets["step_audio_editx"].markers)
+        if has_markers(fork.data, UNITS.targets["step_audio_editx"])
     )
     (tree / "tokenizer.py").write_bytes(fork.data)
     expected = {name: plan(name, fork.data).kind for name in NAMES}

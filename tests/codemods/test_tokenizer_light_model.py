@@ -237,3 +237,50 @@ class TestParameters:
         once = plan(NAME, reference(), model_id="a/paraformer-1")
         assert once.kind == PLANNED
         lands(NAME, once.after.decode(), replaced(reference(), (OLD, "b/paraformer-2")), model_id="b/paraformer-2")
+
+
+class TestWhoseModel:
+    """A model of the same family beside the encoder's is left alone, whatever it is called."""
+
+    ASR = "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch"
+
+    @pytest.mark.parametrize(
+        ("init", "parameters"),
+        [
+            ('self.funasr_asr_model = AutoModel(model="{}")', "self, encoder_path, funasr_model_id"),
+            ("self.asr = AutoModel(model=funasr_asr_id)", 'self, funasr_model_id, funasr_asr_id="{}"'),
+            ('name = "{}"\nself.funasr_asr = AutoModel(model=name)', "self, encoder_path, funasr_model_id"),
+            ('self.models = dict(funasr_asr="{}")', "self, encoder_path, funasr_model_id"),
+        ],
+    )
+    def test_another_s(self, init: str, parameters: str) -> None:
+        text = module(f"{LOAD}\n{init}".format(self.ASR), parameters.format(self.ASR))
+        refuses(NAME, text, NoSite, line_of(text, self.ASR), "not as the one value that decides")
+
+    @pytest.mark.parametrize(
+        ("init", "parameters"),
+        [
+            ("self.funasr_model = AutoModel(paraformer)", 'self, encoder_path, paraformer="{}"'),
+            (
+                'name = "{}"\npath = os.path.join(encoder_path, name)\nself.funasr_model = AutoModel(path)',
+                "self, encoder_path",
+            ),
+            ('self.name = "{}"\nself.funasr_model = AutoModel(self.name)', "self, encoder_path"),
+            ('config = {{"model": "{}"}}\nself.funasr_model = AutoModel(**config)', "self, encoder_path"),
+        ],
+    )
+    def test_the_encoder_s_by_any_name(self, init: str, parameters: str) -> None:
+        before = module(init.format(OTHER), parameters.format(OTHER))
+        lands(NAME, before, replaced(before, (OTHER, NEW)))
+
+    def test_passed_to_a_method(self) -> None:
+        before = module(f'self.load("{OTHER}")').replace(
+            "    def get_vq02",
+            "    def load(self, name):\n        self.funasr_model = AutoModel(name)\n\n    def get_vq02",
+        )
+        lands(NAME, before, replaced(before, (OTHER, NEW)))
+
+    def test_the_same_name_in_another_function(self) -> None:
+        tail = f'def transcribe():\n    name = "{self.ASR}"\n    return AutoModel(name)'
+        text = module("self.funasr_model = AutoModel(name)", "self, name", tail=tail)
+        refuses(NAME, text, NoSite, line_of(text, self.ASR), "not as the one value that decides")

@@ -287,8 +287,8 @@ LANDS = {
         ),
     ),
     "four threads, a comment on the line": (
-        INIT.replace("= 1", "= 4  # as in the note"),
-        INIT.replace("= 1", f"= {CALL}(providers)  # as in the note"),
+        INIT.replace("= 1", "= 4  # as in the tip"),
+        INIT.replace("= 1", f"= {CALL}(providers)  # as in the tip"),
     ),
     "comments between": (
         INIT.replace("session_option.intra", "# one thread\n\n# really\nsession_option.intra"),

@@ -658,7 +658,7 @@ def two_encoders(fork: Fork) -> None:
     method = one(fork.tree, ENCODER)
     copy = ast.parse(ast.unparse(method)).body[0]
     copy.name += "_batch"  # type: ignore[attr-defined]
-    fork.block_of(method).append(copy)
+    fork.block_of(method).append(add(copy, ENCODER))  # type: ignore[arg-type]
 
 
 def site_gone(fork: Fork) -> None:

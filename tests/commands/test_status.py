@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import EVERYTHING, LIGHT, QUICK, REFERENCE, TF32, THREADS, Ran, snapshot
+from support import EVERYTHING, LIGHT, QUICK, REFERENCE, TF32, THREADS, Ran, patched, snapshot
 
 from apply_opt.io import catalog, targets
 from apply_opt.io.checkout import sha256
@@ -218,3 +218,20 @@ def test_looking_changes_nothing(
     for folder in (git_checkout, git_checkout / "funasr_detach"):
         assert run(*command, *json_too, cwd=folder).code == 0
     assert snapshot(git_checkout) == before
+
+
+def test_put_in_by_hand_with_other_values(checkout: Path, run: Run) -> None:
+    exported = run("export", TF32, "--allow", "lossy", "--set", "scope=process", cwd=checkout).raw
+    patched(checkout, exported)
+    assert found(run, checkout)[TF32] == "applied by hand"
+    assert "pristine" not in run("status", cwd=checkout).out
+
+
+def test_our_function_doubled_is_not_pristine(checkout: Path, run: Run) -> None:
+    run(THREADS, cwd=checkout)
+    path = checkout / "tokenizer.py"
+    data = path.read_bytes()
+    start, end = data.index(b"def _ort_intra_op_threads"), data.index(b"class StepAudioTokenizer")
+    (checkout / ".apply-opt").rename(checkout.parent / "away")
+    path.write_bytes(data[:end] + data[start:end] + data[end:])
+    assert found(run, checkout)[THREADS] == "partly applied"

@@ -9,7 +9,7 @@ import pytest
 from support import snapshot
 
 from apply_opt.errors import Ambiguous, ApplyOptError, NotRecognised, Refused
-from apply_opt.io import checkout
+from apply_opt.io import catalog, checkout
 from apply_opt.io.checkout import STATE_FOLDER, find, inside, ledger_root
 from apply_opt.model.target import Target
 
@@ -204,3 +204,48 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
     before = snapshot(tmp_path)
     where(tmp_path)
     assert snapshot(tmp_path) == before
+
+
+class TestAnyMarkers:
+    """One of them is enough; all of the others are needed."""
+
+    THREE = ONE._replace(any_markers=(b"delta", b"epsilon"))
+
+    def test_recognised(self, tmp_path: Path) -> None:
+        for word in ("delta", "epsilon"):
+            assert where(tree(tmp_path, main=GOOD + word.encode()), None, self.THREE) == (".", "main.py", "one")
+        for data in (GOOD, b"alpha() delta epsilon"):
+            with pytest.raises(NotRecognised):
+                where(tree(tmp_path, main=data), None, self.THREE)
+
+    def test_what_is_lacking_is_said(self, tmp_path: Path) -> None:
+        tree(tmp_path, x=b"alpha()")
+        with pytest.raises(NotRecognised) as raised:
+            where(tmp_path, "x.py", self.THREE, TWO)
+        assert raised.value.message.splitlines() == [
+            "x.py is not a file of one or two",
+            "  one: it lacks beta( and any of delta, epsilon",
+            "  two: it lacks gamma(",
+        ]
+
+
+CALLS = b"class T:\n    def f(self):\n        return self.model.infer_encoder(x)\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "known"),
+    [
+        (b"infer_encoder(\nlog_mel_spectrogram(\n", True),
+        (b"encode = model.infer_encoder\nfrom whisper import log_mel_spectrogram as mel\n", True),
+        (CALLS + b"ort.InferenceSession(path)\n", True),
+        (CALLS + b"speech_tokenizer_v1.onnx\n", True),
+        (CALLS + b'result[0]["enc_out"]\n', True),
+        (CALLS + b"result[0]['enc_out']\n", True),
+        (CALLS, False),
+        (b"def infer_encoder(self):\n    return {'enc_out': x, 'size': enc_output_size}\n", False),
+        (b"log_mel_spectrogram(InferenceSession)\n", False),
+    ],
+)
+def test_the_step_audio_tokenizer(data: bytes, known: bool) -> None:
+    """FunASR's own files, which lie in the same trees, are not taken for it."""
+    assert checkout.has_markers(data, catalog.load(packs=False).targets["step_audio_editx"]) is known
