@@ -1,4 +1,4 @@
-"""apply-opt: put known optimizations into a checkout of somebody else's model code, prove them, take them out.
+"""apply-opt: put known optimizations into a checkout of somebody else's model code, and take them out again.
 
 The layers point one way: ``cli`` -> ``commands`` -> ``io`` -> ``model`` -> ``errors``.
 """

@@ -27,7 +27,7 @@ from typing import Any
 
 from apply_opt import __version__
 from apply_opt.io import catalog, machine
-from apply_opt.io.checkout import sha256
+from apply_opt.model.digest import sha256
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REFERENCE = os.path.join(ROOT, "target_repos", "step_audio_editx", "reference")

@@ -21,9 +21,9 @@ from typing import Any
 
 from apply_opt.commands.export import header
 from apply_opt.io import catalog
-from apply_opt.io.checkout import sha256
 from apply_opt.io.targets import data_root, read_toml
 from apply_opt.model import patch
+from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import PLANNED, Outcome, plan_one
 from apply_opt.model.unit import Optimization

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from apply_opt.io import catalog
-from apply_opt.io.checkout import sha256
 from apply_opt.model import patch
+from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import Parameter, resolve
 from apply_opt.model.plan import PLANNED, plan_one
 from apply_opt.model.target import Target

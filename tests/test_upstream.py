@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from apply_opt.cli import main
-from apply_opt.io.checkout import sha256
+from apply_opt.model.digest import sha256
 
 CLONE = os.environ.get("APPLY_OPT_UPSTREAM", "")
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,7 +11,7 @@ from apply_opt.commands.planning import Plan, add_plan_arguments, locate, plan_f
 from apply_opt.commands.writing import record, write
 from apply_opt.errors import LedgerError
 from apply_opt.io import files, git, ledger, transaction
-from apply_opt.io.checkout import sha256
+from apply_opt.model.digest import sha256
 from apply_opt.model.plan import PLANNED
 
 HELP = "put an optimization or a bundle into the checkout"

@@ -13,8 +13,8 @@ from apply_opt.commands.outcomes import outcome_document, outcome_lines
 from apply_opt.commands.planning import Plan, add_plan_arguments, locate, plan_for, refuse_unless_landed
 from apply_opt.errors import Refused
 from apply_opt.io import git
-from apply_opt.io.checkout import sha256
 from apply_opt.model import patch
+from apply_opt.model.digest import sha256
 from apply_opt.model.plan import ALREADY, PLANNED, Outcome
 
 HELP = "print a patch for this checkout, for `patch -p1` and `git apply`"

@@ -14,7 +14,8 @@ from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
 from apply_opt.model import plan
 from apply_opt.model.codemod import CheckedCodemod
-from apply_opt.model.parameters import Value, resolve, spelled
+from apply_opt.model.digest import sha256
+from apply_opt.model.parameters import Value, resolve
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
 from apply_opt.model.target import Revision
 from apply_opt.model.unit import Optimization
@@ -157,7 +158,7 @@ def _revision(place: Checkout, record: ledger.Ledger, now: bytes) -> Optional[Re
     if not chain:
         return plan.known(place.target.revisions, now)
     pristine = ledger.content(place.root, chain[0].before)
-    return plan.known(place.target.revisions, pristine) if checkout.sha256(now) == chain[-1].after else None
+    return plan.known(place.target.revisions, pristine) if sha256(now) == chain[-1].after else None
 
 
 class _View(NamedTuple):
@@ -240,11 +241,10 @@ def _recorded(
     same = all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked)
     if same or (request.as_it_is and not asked):
         return Outcome(optimization, ALREADY, parameters, message=f"applied at {entry.applied_at}")
-    values = " ".join(f"{key}={spelled(value)}" for key, value in entry.parameters.items())
     return _refusal(
         optimization,
         parameters,
-        f"is applied with other values: {values}",
+        f"is applied with other values: {entry.settings()}",
         f"apply-opt revert {entry.name}, then apply it again",
     )
 

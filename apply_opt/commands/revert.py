@@ -12,8 +12,9 @@ from apply_opt.commands import Result, add_checkout_arguments, state
 from apply_opt.commands.writing import write
 from apply_opt.errors import ApplyOptError, LedgerError, NotRecognised, UsageError
 from apply_opt.io import catalog, checkout, files, git, ledger, transaction
-from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside
 from apply_opt.io.ledger import Ledger
+from apply_opt.model.digest import sha256
 
 HELP = "take optimizations out again; your own edits stay"
 EPILOG = """examples:

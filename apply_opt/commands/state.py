@@ -9,8 +9,9 @@ from typing import NamedTuple, Optional
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY
 from apply_opt.errors import Conflict
 from apply_opt.io import files, ledger
-from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside
 from apply_opt.io.ledger import Entry, FileRecord, Ledger
+from apply_opt.model.digest import sha256
 
 Contents = Mapping[str, Optional[bytes]]
 Chain = list[tuple[bytes, bytes]]

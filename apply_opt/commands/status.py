@@ -11,6 +11,7 @@ from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, Result, add_checko
 from apply_opt.errors import Ambiguous, NoSite, NotRecognised, OtherValues, PartlyApplied, Refused
 from apply_opt.io import checkout, files
 from apply_opt.io.checkout import STATE_FOLDER, Checkout
+from apply_opt.model.digest import sha256
 
 HELP = "what is applied here, by apply-opt or by hand, and whether it was edited since"
 EPILOG = """states:
@@ -74,9 +75,10 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def _recorded(root: str) -> Found:
+    if not os.path.isdir(os.path.join(root, STATE_FOLDER)):
+        return Found((), {})
     from apply_opt.commands import state
     from apply_opt.io import ledger
-    from apply_opt.model.parameters import spelled
 
     recovered = False
     if ledger.interrupted(root):
@@ -88,8 +90,7 @@ def _recorded(root: str) -> Found:
     now = state.contents(record)
     states = {}
     for entry in record.entries:
-        values = " ".join(f"{key}={spelled(value)}" for key, value in entry.parameters.items())
-        states[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {values}".rstrip())
+        states[entry.name] = (state.entry_state(record, entry, now), f"{entry.applied_at}  {entry.settings()}".rstrip())
     lost = sum(not os.path.isfile(ledger.folder(root, "objects", name)) for name in record.objects())
     target = record.entries[0].target if record.entries else None
     originals = [record.chain(path)[0].before for path in record.paths()]
@@ -102,8 +103,7 @@ def _known(found: Found) -> set[str]:
         return set()
     from apply_opt.io import targets
 
-    revisions = [r for target in targets.load_targets(targets.data_root()).values() for r in target.revisions]
-    return {n for r in revisions if r.sha256 == found.originals[0] for key in r.after for n in key.split("+")}
+    return targets.known_names(targets.data_root(), found.originals[0])
 
 
 def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Checkout]:
@@ -126,7 +126,7 @@ def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Chec
 def _by_structure(place: Checkout) -> dict[str, tuple[str, str]]:
     """What the files say by themselves: by their hash where it is known, else by their structure."""
     data = files.read(place.path()) or b""
-    digest = checkout.sha256(data)
+    digest = sha256(data)
     for revision in place.target.revisions:
         if digest == revision.sha256:
             names = {name for key in revision.after for name in key.split("+")}

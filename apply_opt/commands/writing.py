@@ -11,9 +11,10 @@ from apply_opt.commands import state
 from apply_opt.commands.planning import Plan
 from apply_opt.errors import ApplyOptError
 from apply_opt.io import files, git, ledger, transaction
-from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside
 from apply_opt.io.ledger import Ledger
 from apply_opt.io.transaction import Change
+from apply_opt.model.digest import sha256
 from apply_opt.model.plan import PLANNED
 
 

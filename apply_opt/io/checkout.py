@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, NotRecognised, Refused
 from apply_opt.io import files
-from apply_opt.model.target import Target
+
+if TYPE_CHECKING:
+    from apply_opt.model.target import Target
 
 STATE_FOLDER = ".apply-opt"
 MAX_SEARCHED, MAX_SOURCE = 200_000, 2_000_000  # files looked through, and the bytes of one, where none was named
@@ -29,11 +30,6 @@ class Checkout(NamedTuple):
     def path(self) -> str:
         """The absolute path of the file."""
         return inside(self.root, self.file)
-
-
-def sha256(data: bytes) -> str:
-    """The hexadecimal sha256 of ``data``."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def ancestors(start: str) -> list[str]:

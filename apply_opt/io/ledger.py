@@ -16,7 +16,8 @@ from typing import Any, NamedTuple, Optional
 
 from apply_opt.errors import LedgerError
 from apply_opt.io import files
-from apply_opt.io.checkout import STATE_FOLDER, inside, is_plain, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside, is_plain
+from apply_opt.model.digest import sha256
 
 FORMAT = 1
 _RESCUE = "the original files are in .apply-opt/backup: apply-opt revert --from-backup puts them back"
@@ -43,6 +44,10 @@ class Entry(NamedTuple):
     applied_at: str
     head: Optional[str]
     by: str
+
+    def settings(self) -> str:
+        """The parameters as they are typed."""
+        return " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in self.parameters.items())
 
 
 class Ledger(NamedTuple):

@@ -16,7 +16,8 @@ from typing import NamedTuple, Optional
 
 from apply_opt.errors import ApplyOptError, Conflict, LedgerError, Refused
 from apply_opt.io import files, git, ledger
-from apply_opt.io.checkout import STATE_FOLDER, inside, sha256
+from apply_opt.io.checkout import STATE_FOLDER, inside
+from apply_opt.model.digest import sha256
 from apply_opt.model.merge import ABSENT, MergeConflict, presence, three_way
 
 LOCK_SECONDS = 10.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.errors import InvalidResult, Refused
 from apply_opt.model.codemod import OURS, TODO, Codemod, Site, check_settled, survey
+from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import Value, spelled
 from apply_opt.model.source import Edit, Source
 from apply_opt.model.target import Revision
@@ -155,7 +155,7 @@ def warnings_of(optimization: Optimization, parameters: Mapping[str, Value]) -> 
 
 def known(revisions: Sequence[Revision], data: bytes) -> Optional[Revision]:
     """The upstream revision whose file is ``data``."""
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256(data)
     return next((r for r in revisions if r.sha256 == digest), None)
 
 
@@ -165,7 +165,7 @@ def check_known(revision: Optional[Revision], names: Sequence[str], data: bytes)
     Raises :class:`InvalidResult`.
     """
     expected = revision.after.get("+".join(names)) if revision else None
-    if revision and expected and expected != hashlib.sha256(data).hexdigest():
+    if revision and expected and expected != sha256(data):
         raise InvalidResult(f"{revision.repository} {revision.path}: the result is not the recorded one")
 
 

@@ -30,7 +30,7 @@ from support import (
     snapshot,
 )
 
-from apply_opt.io.checkout import sha256
+from apply_opt.model.digest import sha256
 
 Run = Callable[..., Ran]
 PLAIN = (REFERENCE / "tokenizer.py").read_bytes()

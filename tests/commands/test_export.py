@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import EVERYTHING, LIGHT, QUICK, REFERENCE, TF32, THREADS, Ran, copy, git, patched, snapshot
 
-from apply_opt.io.checkout import sha256
+from apply_opt.model.digest import sha256
 from apply_opt.model.patch import headers
 
 Run = Callable[..., Ran]

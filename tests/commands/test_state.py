@@ -8,8 +8,8 @@ import pytest
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, state
 from apply_opt.errors import Conflict
-from apply_opt.io.checkout import sha256
 from apply_opt.io.ledger import Entry, FileRecord, Ledger
+from apply_opt.model.digest import sha256
 
 LINES = b"".join(b"line %d\n" % n for n in range(8))
 USER = b"the user's\n"

@@ -12,7 +12,7 @@ import pytest
 from support import EVERYTHING, LIGHT, QUICK, REFERENCE, TF32, THREADS, Ran, patched, snapshot
 
 from apply_opt.io import catalog, targets
-from apply_opt.io.checkout import sha256
+from apply_opt.model.digest import sha256
 from apply_opt.model.target import Revision
 
 Run = Callable[..., Ran]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from apply_opt.errors import LedgerError
 from apply_opt.io import ledger
-from apply_opt.io.checkout import sha256
 from apply_opt.io.ledger import Entry, FileRecord, Ledger
+from apply_opt.model.digest import sha256
 
 A, B, C, P = (sha256(text) for text in (b"a", b"b", b"c", b"p"))
 

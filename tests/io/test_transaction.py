@@ -20,8 +20,8 @@ from support import EVERYTHING, REFERENCE, ROOT, TF32, THREADS, Ran, call, commi
 
 from apply_opt.errors import ApplyOptError, Conflict, LedgerError
 from apply_opt.io import files, ledger, transaction
-from apply_opt.io.checkout import sha256
 from apply_opt.io.transaction import Change
+from apply_opt.model.digest import sha256
 
 Run = Callable[..., Ran]
 PLAIN = (REFERENCE / "tokenizer.py").read_bytes()
