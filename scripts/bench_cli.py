@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--output", metavar="FILE", help="write the record (JSON) there")
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # users have byte code, as installed packages do
     if arguments.output:
         os.makedirs(os.path.dirname(os.path.abspath(arguments.output)), exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
