@@ -128,12 +128,11 @@ def _by_structure(place: Checkout) -> dict[str, tuple[str, str]]:
     data = files.read(place.path()) or b""
     digest = sha256(data)
     for revision in place.target.revisions:
-        if digest == revision.sha256:
+        states = {revision.sha256: (), **{value: key.split("+") for key, value in revision.after.items()}}
+        if digest in states:
             names = {name for key in revision.after for name in key.split("+")}
-            return dict.fromkeys(sorted(names), (NOT_APPLIED, ""))
-        for key, value in revision.after.items():
-            if digest == value:
-                return dict.fromkeys(key.split("+"), (BY_HAND, "its patch, on " + revision.repository))
+            there = (BY_HAND, f"as on {revision.repository}")
+            return {name: there if name in states[digest] else (NOT_APPLIED, "") for name in sorted(names)}
     from apply_opt.io import catalog
 
     units = catalog.load()

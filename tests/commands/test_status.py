@@ -153,7 +153,11 @@ def test_a_known_file_is_known_by_its_hash(
     assert found(run, checkout) == dict.fromkeys(QUICK, "not applied")
     (checkout / "tokenizer.py").write_bytes(after)
     document = json.loads(run("status", "--json", cwd=checkout).out)
-    assert document["optimizations"] == {THREADS: {"state": "applied by hand", "note": "its patch, on them/theirs"}}
+    assert document["optimizations"] == {
+        LIGHT: {"state": "not applied", "note": ""},
+        THREADS: {"state": "applied by hand", "note": "as on them/theirs"},
+        TF32: {"state": "not applied", "note": ""},
+    }
 
 
 def test_a_known_file_has_to_give_the_known_result(
