@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.commands import GONE, Result, add_checkout_arguments, state
@@ -99,15 +99,15 @@ def _since_last_commit(units: Catalog, place: Checkout, now: bytes) -> Sequence[
     """
     before = git.committed(place.root, place.file)
     ours = [o for o in units.optimizations.values() if o.target == place.target.name]
-    there = [o.name for o in ours if _plan(o, now, place).kind == ALREADY]
+    there = [o.name for o in ours if _plan(o, now, place, {}).kind == ALREADY]
     for order in itertools.permutations(there) if before is not None and 0 < len(there) <= MAX_ORDERED else ():
         with contextlib.suppress(ApplyOptError):
             return _replay(units, place, Candidate("the patch", b"", order, ()), before or b"", now)
     return ()
 
 
-def _plan(optimization: Optimization, data: bytes, place: Checkout) -> Outcome:
-    parameters = resolve(optimization.parameters, {}, optimization.name)
+def _plan(optimization: Optimization, data: bytes, place: Checkout, given: Mapping[str, str]) -> Outcome:
+    parameters = resolve(optimization.parameters, given, optimization.name)
     return plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
 
 
@@ -163,10 +163,8 @@ def _replay(units: Catalog, place: Checkout, candidate: Candidate, before: bytes
     given = parse_settings(candidate.settings)
     data, outcomes = before, []
     for name in candidate.names:
-        optimization = units.optimizations[name]
         own = {k.partition(".")[2]: v for k, v in given.items() if k.startswith(name + ".")}
-        parameters = resolve(optimization.parameters, own, name)
-        outcome = plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
+        outcome = _plan(units.optimizations[name], data, place, own)
         if outcome.kind != PLANNED:
             step = f"take it out with: patch -R -p1 < {candidate.path}"
             raise Refused(f"without {candidate.path}, {name} would not land: {outcome.message}", step)

@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> Result:
     refuse_unless_landed(plan, arguments.names)
     planned, before, after = plan.of_kind(PLANNED), plan.before, plan.after
     if not planned:
-        planned, before = _applied(plan), _without(plan)
+        planned = _applied(plan)
+        before = _without(plan, [outcome.name for outcome in planned])
     if set("\n\t").intersection(plan.checkout.file):
         raise Refused(f"no patch can name {plan.checkout.file!r}", "give the folder another name first")
     if before == after:
@@ -62,8 +63,7 @@ def _applied(plan: Plan) -> list[Outcome]:
     return [o._replace(parameters=entry.parameters) for o, entry in entries if entry is not None]
 
 
-def _without(plan: Plan) -> bytes:
-    names = [outcome.name for outcome in _applied(plan)]
+def _without(plan: Plan, names: Sequence[str]) -> bytes:
     rest = state.without(plan.ledger, names, state.contents(plan.ledger))
     return rest.files.get(plan.checkout.file, plan.before)
 

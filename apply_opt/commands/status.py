@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, Result, add_checkout_arguments
 from apply_opt.errors import Ambiguous, NoSite, NotRecognised, OtherValues, PartlyApplied, Refused
 from apply_opt.io import checkout, files
 from apply_opt.io.checkout import STATE_FOLDER, Checkout
 from apply_opt.model.digest import sha256
+
+if TYPE_CHECKING:
+    from apply_opt.model.source import Source
+    from apply_opt.model.unit import Optimization
 
 HELP = "what is applied here, by apply-opt or by hand, and whether it was edited since"
 EPILOG = """states:
@@ -134,31 +138,31 @@ def _by_structure(place: Checkout) -> dict[str, tuple[str, str]]:
             there = (BY_HAND, f"as on {revision.repository}")
             return {name: there if name in states[digest] else (NOT_APPLIED, "") for name in sorted(names)}
     from apply_opt.io import catalog
+    from apply_opt.model.source import Source
 
-    units = catalog.load()
-    return {
-        name: _look(place, data, optimization)
-        for name, optimization in units.optimizations.items()
-        if optimization.target == place.target.name
-    }
+    ours = [o for o in catalog.load().optimizations.values() if o.target == place.target.name]
+    try:
+        source = Source(data, place.file)
+    except Refused as error:
+        return {optimization.name: (UNCLEAR, error.message) for optimization in ours}
+    return {optimization.name: _look(source, optimization) for optimization in ours}
 
 
-def _look(place: Checkout, data: bytes, optimization: Any) -> tuple[str, str]:
+def _look(source: Source, optimization: Optimization) -> tuple[str, str]:
     from apply_opt.io import catalog
     from apply_opt.model.codemod import OURS, THEIRS, survey
     from apply_opt.model.parameters import resolve
-    from apply_opt.model.source import Source
 
     defaults = resolve(optimization.parameters, {}, optimization.name)
     try:
-        site = survey(catalog.codemod(optimization), Source(data, place.file), optimization.sites, defaults)[0]
+        site = survey(catalog.codemod(optimization), source, optimization.sites, defaults)[0]
     except NoSite as error:
         return NO_SITE, error.message
     except Refused as error:
         return {PartlyApplied: PARTLY, OtherValues: BY_HAND}.get(type(error), UNCLEAR), error.message
     except RecursionError as error:
-        return UNCLEAR, f"{place.file} is nested too deeply: {error}"
-    where = f"{place.file}:{site.line}"
+        return UNCLEAR, f"{source.name} is nested too deeply: {error}"
+    where = f"{source.name}:{site.line}"
     if site.state == OURS:
         return BY_HAND, where
     return (NOT_NEEDED, f"{where} has {site.note}") if site.state == THEIRS else (NOT_APPLIED, "")

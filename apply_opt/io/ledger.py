@@ -47,7 +47,9 @@ class Entry(NamedTuple):
 
     def settings(self) -> str:
         """The parameters as they are typed."""
-        return " ".join(f"{k}={str(v).lower() if isinstance(v, bool) else v}" for k, v in self.parameters.items())
+        from apply_opt.model.parameters import spelled
+
+        return " ".join(f"{key}={spelled(value)}" for key, value in self.parameters.items())
 
 
 class Ledger(NamedTuple):

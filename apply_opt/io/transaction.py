@@ -8,7 +8,6 @@ and goes as the last thing, so where there is none, ledger, backups and files ag
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -122,14 +121,13 @@ def _write(root: str, changes: Sequence[Change], new: ledger.Ledger, document: b
     for path in new.paths():
         original = ledger.content(root, new.chain(path)[0].before)
         _store(ledger.folder(root, "backup", *path.split("/")), original)
-    pending = [(inside(root, c.path), c.after) for c in changes]
+    pending: list[tuple[str, bytes, Optional[bytes]]] = [(inside(root, c.path), c.after, c.before) for c in changes]
     if document:
-        pending.append((ledger.folder(root, "ledger.json"), document))
-    for path, data in pending:
+        pending.append((ledger.folder(root, "ledger.json"), document, None))
+    for path, data, _ in pending:
         files.remove(ledger.scratch(path))
         files.write_through(ledger.scratch(path), data, like=path)
-    befores: list[Optional[bytes]] = [change.before for change in changes]
-    for (path, _), before in itertools.zip_longest(pending, befores):
+    for path, _, before in pending:
         if before is not None and files.read(path) != before:  # saved by an editor just now
             raise Conflict(f"{path} was changed while apply-opt was at work", "run the command again")
         files.rename(ledger.scratch(path), path)
