@@ -27,6 +27,8 @@ COMMANDS = {
     "status": "what is applied here",
     "adopt": "take over what was put in with `patch -p1`, so that it can be reverted",
     "export": "a patch for this checkout, for `patch -p1` and `git apply`",
+    "verify": "run the target with and without it, and compare what comes out",
+    "bench": "measure the target with and without it, with a verdict",
     "doctor": "what this machine offers",
     "new": "start a new optimization",
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".apply-opt"
 MAX_SEARCHED, MAX_SOURCE = 200_000, 2_000_000  # files looked through, and the bytes of one, where none was named
-_SKIP = frozenset(
+SKIPPED = frozenset(
     {STATE_FOLDER, ".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox"}
 )
 
@@ -161,7 +161,7 @@ def _search(root: str, targets: Sequence[Target]) -> Checkout:
             "go to the one you mean, or: --repo DIR",
         )
     found: list[tuple[str, Target]] = []
-    for count, entry in enumerate(files.walk(root, _SKIP)):
+    for count, entry in enumerate(files.walk(root, SKIPPED)):
         if count >= MAX_SEARCHED:
             raise NotRecognised(
                 f"{root} holds more than {MAX_SEARCHED} files: it is not searched further",

@@ -109,3 +109,29 @@ def _version(program: str) -> Optional[str]:
     except (OSError, subprocess.SubprocessError):
         return None
     return next(iter(result.stdout.decode("utf-8", "replace").splitlines()), None)
+
+
+def free_memory() -> int:
+    """Bytes that could be had now without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def cpus() -> list[int]:
+    """The cores that this process may run on, by number; empty where the system does not say."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def summary() -> dict[str, Any]:
+    """What a measurement has to say of the machine: nothing that names it or whose it is."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    system = f"{platform.system()} {platform.machine()}"
+    return {"python": platform.python_version(), "system": system, "cpu": _cpu(), "cores": cores(), "load": load}
+
+
+def _cpu() -> str:
+    """The processor's name, where the system says it."""
+    text = (files.read("/proc/cpuinfo", pipe=True) or b"").decode("utf-8", "replace")
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()

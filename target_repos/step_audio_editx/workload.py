@@ -1,65 +1,259 @@
-"""Run the tokenizer of a checkout on synthetic speech and print its tokens as one JSON object."""
+"""The tokenizer's workload: synthetic speech in, tokens out, through ``StepAudioTokenizer.wav2token``.
 
-import argparse
+Runs the checkout's own files: the reference tree, upstream, or a fork. Nothing is downloaded: the model has random weights
+(from a fixed seed), its codebooks are fitted to features of the same kind of speech, so that neighbouring tokens are near
+each other, as they are in a trained one.
+
+Options: ``size`` of the model (tiny, small, full), ``seconds`` (lengths of the utterances, with commas between), ``model``
+(an encoder folder of your own, in place of the one that is built).
+"""
+
 import importlib.util
 import json
+import os
 import subprocess
 import sys
-import tempfile
-import time
+import types
 from pathlib import Path
-
-import torch
 
 REFERENCE = Path(__file__).resolve().parent / "reference"
 SAMPLE_RATE = 16000
+MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+SIZES = {
+    "tiny": {"output_size": 64, "attention_heads": 4, "linear_units": 128, "num_blocks": 4},
+    "small": {"output_size": 256, "attention_heads": 4, "linear_units": 1024, "num_blocks": 12},
+    "full": {"output_size": 512, "attention_heads": 4, "linear_units": 2048, "num_blocks": 50},
+}
+FIT_SECONDS = 200  # enough for more frames than codes
 
 
-def load_speech():
-    """The reference tree's speech.py alone: nothing else of that tree may shadow the checkout."""
-    spec = importlib.util.spec_from_file_location("reference_speech", REFERENCE / "speech.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def prepare(folder, options):
+    """Build an encoder folder: by the reference tree's own script, or for upstream's model classes."""
+    if options.get("model"):
+        return
+    size = options.get("size", "tiny")
+    if size not in SIZES:
+        raise ValueError(f"size is one of {', '.join(SIZES)}, not {size}")
+    model = os.path.join(folder, "model")
+    if _is_reference():
+        subprocess.run([sys.executable, REFERENCE / "make_model.py", model, "--size", size], check=True)
+    else:
+        _make_upstream_model(model, SIZES[size])
 
 
-def run(checkout: str, model: str, lengths: list[float], seed: int) -> dict:
-    """Tokenize one utterance for each of `lengths`, in seconds, with the tokenizer of `checkout`."""
-    sys.path.insert(0, str(Path(checkout).resolve()))
-    from tokenizer import StepAudioTokenizer
+def cases(options):
+    """The lengths, two of them odd."""
+    return [f"{float(text):g} s" for text in options.get("seconds", "3,1.0371,0.6").split(",")]
 
+
+def load(folder, options):
+    """The tokenizer of the checkout that is first on ``sys.path``, with its last encoder output kept."""
+    _make_up_for_what_is_missing()
+    module = importlib.import_module(_module_name(options["file"]))
+    own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
+    (tokenizer,) = [value for value in own if hasattr(value, "wav2token")]
+    subject = tokenizer(options.get("model") or os.path.join(folder, "model"))
+    dump_label = subject.dump_label
+
+    def kept(samples, mean):
+        subject.encoder_output = samples
+        return dump_label(samples, mean)
+
+    subject.dump_label = kept
+    return subject
+
+
+def inputs(case, seed):
+    """Audio, float32 (1, samples) in [-1, 1]."""
+    return {"audio": _alone("speech").synthetic_speech(float(case.split()[0]), seed=seed), "sample_rate": SAMPLE_RATE}
+
+
+def run(subject, inputs):
+    """The tokens of both kinds, all of them interleaved, and what the vq02 tokens were made of."""
+    speech_tokens, vq02, vq06 = subject.wav2token(inputs["audio"], inputs["sample_rate"])
+    return {"speech_tokens": speech_tokens, "vq02": vq02, "vq06": vq06, "encoder": subject.encoder_output}
+
+
+def stages(subject):
+    """The two tokenizers; of the first, the nearest codebook row."""
+    return {name: (subject, name) for name in ("preprocess_wav", "get_vq02_code", "get_vq06_code")}
+
+
+def amount(case):
+    """The length of the utterance: with the time, the real-time factor."""
+    return float(case.split()[0]), "s of audio"
+
+
+def double(subject):
+    """The encoder in float64, behind the same features."""
+    import torch
+
+    encoder = subject.funasr_model.model.encoder.double()
+    forward_chunk = encoder.forward_chunk
+
+    def in_float64(feats, *args, **kwargs):
+        return forward_chunk(feats.to(torch.float64), *args, **kwargs)
+
+    encoder.forward_chunk = in_float64
+    subject.kms = subject.kms.double()
+
+
+def bad_inputs():
+    """What no tokenizer can take."""
+    import torch
+
+    return {
+        "not a tensor": {"audio": None, "sample_rate": SAMPLE_RATE},
+        "no rate": {"audio": torch.zeros(1, SAMPLE_RATE), "sample_rate": None},
+    }
+
+
+def _one_chunk_less(subject):
+    """Looks back over one chunk less."""
+    subject.encoder_chunk_look_back -= 1
+
+
+def _other_codebook_row(subject):
+    """A row of the codebook that is in use changes places with its neighbour."""
+    first = int(subject.get_vq02_code(_alone("speech").synthetic_speech(1.0, seed=0))[0])
+    subject.kms[[first, first - 1]] = subject.kms[[first - 1, first]]
+
+
+WRONG = {"one chunk less to look back": _one_chunk_less, "another codebook row": _other_codebook_row}
+
+
+def _module_name(file):
+    """What to import a file of the checkout as: from the folder above its packages, which joins ``sys.path``."""
+    path = Path(sys.path[0], file)
+    root = path.parent
+    while (root / "__init__.py").exists():
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.insert(1, str(root))
+    return ".".join(path.relative_to(root).with_suffix("").parts)
+
+
+def _is_reference():
+    return os.path.exists(os.path.join(sys.path[0], "make_model.py"))
+
+
+def _alone(name):
+    """A module of the reference tree by itself: nothing else of that tree may shadow the checkout."""
+    full = f"_apply_opt_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, REFERENCE / f"{name}.py")
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+# Upstream on a machine that lacks something
+
+
+def _make_up_for_what_is_missing():
+    """Without a GPU, what asks for one stays where it is; without torchaudio's own libraries, soundfile reads and writes."""
+    import torch
+
+    if _is_reference():
+        return
+    if not torch.cuda.is_available():
+        torch.nn.Module.cuda = torch.Tensor.cuda = lambda self, *args, **kwargs: self
+        to = torch.Tensor.to
+
+        def to_what_is_there(self, *args, **kwargs):
+            kwargs = {key: "cpu" if key == "device" and type(value) is int else value for key, value in kwargs.items()}
+            return to(self, *("cpu" if type(value) is int else value for value in args), **kwargs)
+
+        torch.Tensor.to = to_what_is_there
+    try:
+        import torchaudio
+    except (ImportError, OSError):
+        for name in [name for name in sys.modules if name.startswith("torchaudio")]:
+            del sys.modules[name]
+        extension = types.ModuleType("torchaudio._extension")
+        extension.__getattr__ = lambda name: (lambda function: function) if name.startswith("fail_") else False
+        sys.modules["torchaudio._extension"] = extension
+        import torchaudio
+    if importlib.util.find_spec("torchcodec") is None:
+        torchaudio.save, torchaudio.load = _save, _load
+
+
+def _save(file, audio, rate, format="wav", **_):
+    """16-bit, as torchaudio writes WAV by default."""
+    import soundfile
+
+    soundfile.write(file, audio.cpu().numpy().T, rate, format=format, subtype="PCM_16")
+
+
+def _load(file, **_):
+    import soundfile
+    import torch
+
+    audio, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    return torch.from_numpy(audio.T.copy()), rate
+
+
+def _make_upstream_model(folder, encoder):
+    """An encoder folder for upstream's own classes. Its model is built from its configuration, with seed 0."""
+    import numpy
+    import onnx
+    import torch
+
+    _make_up_for_what_is_missing()
     torch.set_num_threads(1)
-    synthetic_speech = load_speech().synthetic_speech
-    tokenizer = StepAudioTokenizer(model)
-    tokenizer.wav2token(synthetic_speech(1, seed=seed), SAMPLE_RATE)  # warm up
+    model = Path(folder, MODEL_ID)
+    model.mkdir(parents=True, exist_ok=True)
+    configuration = {
+        "model": "ParaformerStreaming",
+        "model_conf": {"ctc_weight": 0.0},
+        "encoder": "SANMEncoderChunkOpt",
+        "encoder_conf": {
+            **encoder,
+            "dropout_rate": 0.1,
+            "positional_dropout_rate": 0.1,
+            "attention_dropout_rate": 0.1,
+            "input_layer": "pe_online",
+            "normalize_before": True,
+            "kernel_size": 11,
+            "sanm_shfit": 0,
+            "selfattention_layer_type": "sanm",
+        },
+        "frontend": "WavFrontendOnline",
+        "frontend_conf": {
+            "fs": SAMPLE_RATE,
+            "window": "hamming",
+            "n_mels": 80,
+            "frame_length": 25,
+            "frame_shift": 10,
+            "lfr_m": 7,
+            "lfr_n": 6,
+            "dither": 0.0,
+        },
+    }
+    (model / "config.yaml").write_text(json.dumps(configuration))
+    (model / "configuration.json").write_text(json.dumps({"file_path_metas": {"config": "config.yaml"}}))
+    audio = _alone("speech").synthetic_speech(FIT_SECONDS, seed=1000)
+    numpy.save(Path(folder, "linguistic_tokenizer.npy"), numpy.zeros((1, 1), numpy.float32))
+    frames = _encoded(folder, audio)
+    sys.path.insert(1, str(REFERENCE))
+    import make_model  # after the checkout's own modules, so that it takes those that are there
 
-    utterances = []
-    for i, length in enumerate(lengths):
-        audio = synthetic_speech(length, seed=seed + i)
-        start = time.perf_counter()
-        speech_tokens, vq02, vq06 = tokenizer.wav2token(audio, SAMPLE_RATE)
-        utterances.append({
-            "samples": audio.shape[1],
-            "seconds": round(time.perf_counter() - start, 6),
-            "vq02": vq02,
-            "vq06": vq06,
-            "speech_tokens": speech_tokens,
-        })  # fmt: skip
-    return {"checkout": checkout, "model": model, "seed": seed, "utterances": utterances}
+    generator = torch.Generator().manual_seed(0)
+    numpy.save(Path(folder, "linguistic_tokenizer.npy"), make_model.kmeans(frames, 1024, generator).numpy())
+    graph = make_model.speech_tokenizer(audio, encoder["output_size"], generator)
+    onnx.save(graph, Path(folder, "speech_tokenizer_v1.onnx"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkout", metavar="CHECKOUT")
-    parser.add_argument("--model", metavar="DIR", help="an encoder folder; without it, a tiny one is built")
-    parser.add_argument("--seconds", type=float, action="append", help="once for each utterance; 3 and 10")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        if not args.model:
-            subprocess.run([sys.executable, REFERENCE / "make_model.py", folder], check=True)
-        print(json.dumps(run(args.checkout, args.model or folder, args.seconds or [3, 10], args.seed)))
+def _encoded(folder, audio):
+    """The encoder's output for a long utterance: (frames, D)."""
+    import io
 
+    from funasr_detach import AutoModel
 
-if __name__ == "__main__":
-    main()
+    model = AutoModel(model=os.path.join(folder, MODEL_ID), repo_path=folder, model_hub="local")
+    file = io.BytesIO()
+    _save(file, audio, SAMPLE_RATE)
+    file.seek(0)
+    how = {"chunk_size": [0, 4, 5], "encoder_chunk_look_back": 4, "decoder_chunk_look_back": 1}
+    results, _ = model.infer_encoder(input=[file], device=0, is_final=True, cache={}, **how)
+    return results[0]["enc_out"][0]

@@ -14,7 +14,7 @@ import whisper
 from funasr_detach.frontends.wav_frontend import WavFrontendOnline
 from funasr_detach.models.paraformer_streaming.model import ParaformerStreaming
 from funasr_detach.models.scama.encoder import SANMEncoderChunkOpt
-from speech import synthetic_speech
+from speech import SAMPLE_RATE, synthetic_speech
 
 FUNASR_MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
 VQ02_CODES, VQ06_CODES = 1024, 4096
@@ -87,7 +87,7 @@ def speech_tokenizer(audio: torch.Tensor, size: int, generator: torch.Generator)
     conv1 = torch.nn.Conv1d(MEL_BINS, size, 3, stride=2, padding=1)
     conv2 = torch.nn.Conv1d(size, size, 3, stride=2, padding=1)
 
-    pieces = audio.split(30 * whisper.SAMPLE_RATE, dim=1)
+    pieces = audio.split(30 * SAMPLE_RATE, dim=1)
     feats = [whisper.log_mel_spectrogram(piece, n_mels=MEL_BINS) for piece in pieces]
     frames = torch.cat([conv2(F.relu(conv1(f)))[0].T for f in feats])
     codebook = kmeans(frames, VQ06_CODES, generator)

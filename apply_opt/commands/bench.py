@@ -1,0 +1,196 @@
+"""``apply-opt bench NAME…``: how many times as fast the program is with an optimization, and how sure that is."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from apply_opt.commands import Result, add_checkout_arguments
+from apply_opt.commands.planning import add_plan_arguments
+from apply_opt.commands.proof import Subject, add_proof_arguments, check_identity, failure, header, subject
+from apply_opt.io import records, workers
+from apply_opt.io.workers import Arm, WorkerFailed
+from apply_opt.model import measurement
+from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, SLOWER, Block, Verdict
+
+HELP = "measure the target with and without an optimization, in random order, with a verdict"
+EPILOG = """examples:
+  apply-opt bench tokenizer_ort_threads --quick
+  apply-opt bench tokenizer_quick --allow lossy --output quick.json
+  apply-opt bench tokenizer_fast --min-speedup 3          fails unless the lower bound is at least 3
+
+verdicts: faster, slower, no difference, inconclusive (with the smallest effect that could have been seen).
+The gain to quote is the lower bound of the interval. Exit code 5 where --min-speedup is not reached, or a run failed."""
+COMPARED, SAME = "before/after", "before/before"
+PRESETS = {"quick": (3, 2, 5, 0.5, 5.0), "default": (6, 3, 30, 2.0, 20.0), "rigorous": (12, 6, 30, 4.0, 60.0)}
+
+
+class Effort(NamedTuple):
+    """Blocks, A/A blocks, and for each process: repetitions and seconds at least, seconds at most (but three repetitions)."""
+
+    blocks: int
+    same: int
+    iterations: int
+    seconds: float
+    limit: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_plan_arguments(parser)
+    add_proof_arguments(parser)
+    add_effort_arguments(parser)
+    parser.add_argument("--min-speedup", type=factor, metavar="X", help="fail unless the lower bound is at least X")
+    parser.add_argument("--output", metavar="FILE", help="another place for the JSON record, with all samples")
+    add_checkout_arguments(parser)
+
+
+def factor(text: str) -> float:
+    """A factor above 0, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError
+    return value
+
+
+def add_effort_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how long to measure."""
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="3 blocks of 4 processes: a first look")
+    effort.add_argument("--rigorous", action="store_true", help="12 blocks, longer processes")
+    parser.add_argument("--seed", type=int, help="of the order of the samples (default: another one each time)")
+
+
+def effort_of(arguments: argparse.Namespace) -> Effort:
+    """How long to measure."""
+    return Effort(*PRESETS["quick" if arguments.quick else "rigorous" if arguments.rigorous else "default"])
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Measure, judge, record."""
+    with subject(arguments) as found:
+        try:
+            record = measure(found, effort_of(arguments), arguments.seed)
+        except WorkerFailed as error:
+            return failure(error, 5)
+        paths = [records.keep(found.plan.checkout.root, record)]
+        if arguments.output:
+            records.write(arguments.output, record)
+            paths = [arguments.output]
+        reached = is_reached(record, arguments.min_speedup)
+        lines = [*summary(record), *_conclusion(reached, arguments.min_speedup), ("dim", f"record: {paths[0]}")]
+        return Result(lines, record, code=0 if reached else 5)
+
+
+def measure(found: Subject, effort: Effort, seed: int | None = None) -> dict[str, Any]:
+    """The record: every sample, and the verdict for each case. Raises :class:`WorkerFailed` and ``Void``."""
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    begin = header(found, "bench")
+    orders = [(COMPARED, order) for order in measurement.schedule(effort.blocks, seed)]
+    orders += [(SAME, order) for order in measurement.schedule(effort.same, seed + 1)]
+    orders = measurement.shuffled(orders, seed)
+    samples: list[dict[str, Any]] = []
+    profiles: dict[str, Any] = {}
+    with _progress(4 * len(orders) + 2) as advance:
+        for side, arm in ((BEFORE, found.before), (AFTER, found.after)):
+            profiles[side] = workers.run(arm, found.setting, "profile", cases=found.workload.cases)
+            advance()
+        for number, (kind, order) in enumerate(orders):
+            for side in order:
+                result = _sample(found, effort, kind == COMPARED and side == AFTER)
+                samples.append({"block": number, "kind": kind, "side": side, **result})
+                advance()
+    return {
+        **begin,
+        "seed": seed,
+        "effort": effort._asdict(),
+        "versions": profiles[BEFORE]["versions"],
+        "amounts": {case: list(amount) for case, amount in found.workload.amounts.items()},
+        "counts": {side: profile["counts"] for side, profile in profiles.items()},
+        "stages": {side: profile["stages"] for side, profile in profiles.items()},
+        "verdicts": {case: _judged(samples, case)._asdict() for case in found.workload.cases},
+        "samples": samples,
+    }
+
+
+def _sample(found: Subject, effort: Effort, is_after: bool) -> dict[str, Any]:
+    arm: Arm = found.after if is_after else found.before
+    result = workers.run(
+        arm,
+        found.setting,
+        "time",
+        cases=found.workload.cases,
+        seeds=[0],
+        warm_up=2,
+        iterations=effort.iterations,
+        seconds=effort.seconds,
+        limit=effort.limit,
+    )
+    ran = check_identity(result, found, int(is_after))
+    return {"changed_lines_ran": ran, "cases": result["cases"], "memory": result["memory"]}
+
+
+def _judged(samples: Sequence[Mapping[str, Any]], case: str) -> Verdict:
+    return measurement.judge(_blocks(samples, COMPARED, case), _blocks(samples, SAME, case))
+
+
+def _blocks(samples: Sequence[Mapping[str, Any]], kind: str, case: str) -> list[Block]:
+    found: dict[int, dict[str, list[float]]] = {}
+    for sample in samples:
+        if sample["kind"] == kind:
+            sides = found.setdefault(sample["block"], {BEFORE: [], AFTER: []})
+            sides[sample["side"]].append(sample["cases"][case]["median"])
+    return [Block((b[0], b[1]), (a[0], a[1])) for b, a in ((s[BEFORE], s[AFTER]) for s in found.values())]
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar with the time left, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("processes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
+
+
+def is_reached(record: dict[str, Any], wanted: float | None) -> bool:
+    """Whether every case is faster, and by ``wanted`` at its interval's lower end; true where nothing is wanted."""
+    verdicts = record["verdicts"].values()
+    return wanted is None or all(v["word"] == FASTER and v["speedup"][1] >= wanted for v in verdicts)
+
+
+def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a measurement found, for people."""
+    names = ", ".join(record["optimizations"])
+    lines = [("", f"{names}  ({len(record['samples'])} processes, {record['threads']} threads)")]
+    for case, verdict in record["verdicts"].items():
+        lines += _case_lines(record, case, verdict)
+    return lines
+
+
+def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    estimate, low, high = verdict["speedup"]
+    style = {FASTER: "green", SLOWER: "red"}.get(verdict["word"], "yellow")
+    gain = f"at least {low:.3f}x" if verdict["word"] == FASTER else f"{estimate:.3f}x"
+    noise = f"the same code against itself: up to {verdict['noise']:.3f}x"
+    yield (
+        style,
+        f"{case:12}{verdict['word']:14}{gain}  ({estimate:.3f}x, 95 % interval {low:.3f} to {high:.3f}; {noise})",
+    )
+    if verdict["word"] == INCONCLUSIVE:
+        yield "dim", f"{'':12}the smallest effect that could have been seen: {verdict['smallest']:.3f}x"
+    before, after = (record["counts"][side][case] for side in (BEFORE, AFTER))
+    figures = [f"{name} {before[name]} -> {after[name]}" for name in ("operators", "synchronisations")]
+    yield "dim", f"{'':12}{'; '.join(figures)}"
+    for stage, seconds in record["stages"][BEFORE].get(case, {}).items():
+        yield "dim", f"{'':12}{stage}: {seconds * 1000:.4g} -> {record['stages'][AFTER][case][stage] * 1000:.4g} ms"
+
+
+def _conclusion(reached: bool, wanted: float | None) -> list[tuple[str, str]]:
+    return [] if reached else [("red", f"a speed-up of at least {wanted:g} was asked for, and is not shown")]

@@ -1,0 +1,151 @@
+"""``apply-opt verify NAME…``: whether the program's results are what the safety class promises, from two processes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from apply_opt.commands import Result, add_checkout_arguments
+from apply_opt.commands.planning import add_plan_arguments
+from apply_opt.commands.proof import Subject, add_proof_arguments, check_identity, failure, header, subject
+from apply_opt.io import records, workers
+from apply_opt.io.workers import WorkerFailed
+from apply_opt.model import parity
+
+HELP = "run the target with and without an optimization, and compare everything that comes out"
+EPILOG = """examples:
+  apply-opt verify tokenizer_ort_threads
+  apply-opt verify tokenizer_quick --allow lossy
+
+verdicts:
+  parity          the class's rule holds                                          exit code 0
+  lossy           results are not promised to be the same; figures are given                0
+  parity failed   an observation differs                                                    4
+  unverifiable    the unchanged program does not agree with itself, or a wrong variant passed   4
+  failed to run   a workload crashed, hung, or ran out of memory                            4"""
+PARITY, LOSSY, FAILED, UNVERIFIABLE = "parity", "lossy", "parity failed", "unverifiable"
+SEEDS = (0, 1, 2)
+RANK = ("instrument", "exact", "inference_only", "tolerance", "lossy")
+SHOWN = 20
+
+
+class Verdict(NamedTuple):
+    """One word, why, and the figures."""
+
+    verdict: str
+    why: str = ""
+    differences: Sequence[parity.Difference] = ()
+    agreement: parity.Agreement | None = None
+    observations: int = 0
+    changed_lines_ran: int = 0
+    wrong_variants_caught: Sequence[str] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_plan_arguments(parser)
+    add_proof_arguments(parser)
+    parser.add_argument("--output", metavar="FILE", help="another place for the JSON record")
+    add_checkout_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Run both arms, compare, record."""
+    with subject(arguments) as found:
+        try:
+            record = verify(found)
+        except WorkerFailed as error:
+            return failure(error, 4)
+        path = records.keep(found.plan.checkout.root, record)
+        if arguments.output:
+            records.write(arguments.output, record)
+            path = arguments.output
+        lines = [*summary(record), ("dim", f"record: {path}")]
+        return Result(lines, record, code=0 if is_passed(record) else 4)
+
+
+def verify(found: Subject) -> dict[str, Any]:
+    """The record. Raises :class:`WorkerFailed` and :class:`~apply_opt.commands.proof.Void`."""
+    begin = header(found, "verify")
+    safety = safety_of(found)
+    verdict = _judge(found, safety)
+    return {
+        **begin,
+        "class": safety,
+        "seeds": list(SEEDS),
+        **verdict._asdict(),
+        "differences": [d._asdict() for d in verdict.differences],
+        "agreement": verdict.agreement._asdict() if verdict.agreement else None,
+    }
+
+
+def is_passed(record: dict[str, Any]) -> bool:
+    """Whether the class's rule holds."""
+    return record["verdict"] in (PARITY, LOSSY)
+
+
+def safety_of(found: Subject) -> str:
+    """The weakest promise among the optimizations."""
+    classes = [o.optimization.safety for o in found.plan.outcomes if o.name in found.names]
+    return max(classes, key=RANK.index)
+
+
+def _judge(found: Subject, safety: str) -> Verdict:
+    first = _observe(found, found.before)
+    again = _observe(found, found.before)
+    values = first["values"]
+    check_identity(first, found, 0)
+    unstable = parity.broken(values) or parity.differences(values, again["values"], parity.rule_of("exact"))
+    if unstable:
+        return Verdict(UNVERIFIABLE, "the unchanged program does not agree with itself, or gives NaN", unstable)
+    rule = parity.rule_of(safety, _referee(found) if safety == "tolerance" else None)
+    for name in found.workload.wrong:
+        if not parity.differences(values, _observe(found, found.before, wrong=name)["values"], rule):
+            return Verdict(UNVERIFIABLE, f"the wrong variant `{name}` passed: the workload does not see enough")
+    after = _observe(found, found.after)
+    ran = check_identity(after, found, 1)
+    differences = parity.differences(values, after["values"], rule)
+    is_bad = bool(parity.broken(after["values"]) if safety == "lossy" else differences)
+    return Verdict(
+        FAILED if is_bad else LOSSY if safety == "lossy" else PARITY,
+        differences=differences,
+        agreement=parity.agreement(values, after["values"]),
+        observations=len(values),
+        changed_lines_ran=ran,
+        wrong_variants_caught=found.workload.wrong,
+    )
+
+
+def _observe(found: Subject, arm: workers.Arm, **more: Any) -> dict[str, Any]:
+    return workers.run(arm, found.setting, "observe", cases=found.workload.cases, seeds=SEEDS, **more)
+
+
+def _referee(found: Subject) -> parity.Observations | None:
+    """The unchanged program's observations in float64, where the workload knows how."""
+    if not found.workload.has_referee:
+        return None
+    observations: parity.Observations = _observe(found, found.before, double=True)["values"]
+    return observations
+
+
+def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a comparison found, for people."""
+    verdict, differences, agreement = record["verdict"], record["differences"], record["agreement"]
+    style = {PARITY: "green", LOSSY: "yellow"}.get(verdict, "red")
+    lines = [(style, f"{verdict}  {', '.join(record['optimizations'])}  (class {record['class']})")]
+    if record["why"]:
+        lines.append((style, record["why"]))
+    if record["observations"]:
+        text = f"{record['observations']} observations: {', '.join(record['cases'])}; {len(SEEDS)} seeds; "
+        text += f"{len(differences)} differ; changed lines ran {record['changed_lines_ran']} times; "
+        lines.append(("", text + f"wrong variants caught: {len(record['wrong_variants_caught'])}"))
+    if agreement and agreement["total"]:
+        share = agreement["same"] / agreement["total"]
+        lines.append(("", f"discrete outputs the same: {agreement['same']} of {agreement['total']} ({share:.2%})"))
+    if agreement and agreement["error"]:
+        lines.append(("", f"largest error of a tensor, relative to its largest value: {agreement['error']:.3g}"))
+    lines += [("dim", f"  {d['name']}: {d['how']}") for d in differences[:SHOWN]]
+    if len(differences) > SHOWN:
+        lines.append(("dim", f"  and {len(differences) - SHOWN} more"))
+    return lines

@@ -1,0 +1,122 @@
+"""The statistics of a before/after measurement: the order of the samples, the interval of the ratio, the verdict.
+
+One sample is one process, summed up by the median of its timings. Four samples make a block: before, after, after, before
+(ABBA), or the other way round (BAAB), so that a machine that drifts evenly through a block favours neither. What is
+averaged is the logarithm of before/after, one number for each block; the blocks are taken to be independent, and the
+interval is Student's t (W. S. Gosset, "The Probable Error of a Mean", Biometrika 6, 1908).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+BEFORE, AFTER = "before", "after"
+FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE = "faster", "slower", "no difference", "inconclusive"
+LEVEL = 0.95
+EQUAL = 0.01
+"""A change of speed of which the whole interval is within this share counts as none."""
+
+
+class Block(NamedTuple):
+    """The samples of one block in seconds, in the order that they were taken in for each side."""
+
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+    def log_ratio(self) -> float:
+        """The logarithm of how many times as fast ``after`` is."""
+        return statistics.fmean(map(math.log, self.before)) - statistics.fmean(map(math.log, self.after))
+
+
+class Interval(NamedTuple):
+    """How many times as fast: the estimate, and the ends of its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Verdict(NamedTuple):
+    """What can be said.
+
+    ``noise`` is the largest ratio that the same code against itself would give with this many blocks; ``smallest`` the
+    smallest speed-up that would have been seen, most of the time.
+    """
+
+    word: str
+    speedup: Interval
+    noise: float
+    smallest: float
+
+
+def schedule(blocks: int, seed: int) -> list[tuple[str, str, str, str]]:
+    """The order of the samples in each block: as many ABBA as BAAB (or one more), shuffled."""
+    orders = [(BEFORE, AFTER, AFTER, BEFORE), (AFTER, BEFORE, BEFORE, AFTER)]
+    generator = random.Random(seed)
+    generator.shuffle(orders)
+    result = [orders[i % 2] for i in range(blocks)]
+    generator.shuffle(result)
+    return result
+
+
+Item = TypeVar("Item")
+
+
+def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
+    """``items`` in random order."""
+    return random.Random(seed).sample(list(items), len(items))
+
+
+def speedup(blocks: Sequence[Block], level: float = LEVEL) -> Interval:
+    """The interval of before/after over ``blocks`` (at least two)."""
+    logs = [block.log_ratio() for block in blocks]
+    half = _half_width(logs, level)
+    middle = statistics.fmean(logs)
+    return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
+
+
+def _half_width(logs: Sequence[float], level: float) -> float:
+    if len(logs) < 2:
+        raise ValueError("an interval needs at least two blocks")
+    return _quantile(len(logs) - 1, level) * statistics.stdev(logs) / math.sqrt(len(logs))
+
+
+def _quantile(freedom: int, level: float) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, freedom))
+
+
+def noise_floor(same: Sequence[Block], blocks: int, level: float = LEVEL) -> float:
+    """The half-width (of the logarithm) that an interval of ``blocks`` blocks would have here if nothing had changed.
+
+    Measured on A/A blocks, whose expected ratio is known to be 1, so that none of their freedom goes into a mean.
+    """
+    if not same:
+        return 0.0
+    deviation = math.sqrt(statistics.fmean(block.log_ratio() ** 2 for block in same))
+    return _quantile(len(same), level) * deviation / math.sqrt(blocks)
+
+
+def judge(blocks: Sequence[Block], same: Sequence[Block] = (), level: float = LEVEL) -> Verdict:
+    """The verdict over ``blocks``; ``same`` are blocks in which both sides were the same code (A/A).
+
+    An effect has to stand clear of 1 by its own interval, and of what the same code does against itself.
+    """
+    found = speedup(blocks, level)
+    effect = abs(math.log(found.estimate))
+    floor = noise_floor(same, len(blocks), level)
+    smallest = math.exp(max(floor, 2 * _half_width([block.log_ratio() for block in blocks], level)))
+    if found.low > 1 and effect > floor:
+        word = FASTER
+    elif found.high < 1 and effect > floor:
+        word = SLOWER
+    elif max(found.high, 1 / found.low) <= 1 + EQUAL:
+        word = NO_DIFFERENCE
+    else:
+        word = INCONCLUSIVE
+    return Verdict(word, found, math.exp(floor), smallest)

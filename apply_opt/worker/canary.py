@@ -1,0 +1,55 @@
+"""Which lines of a checkout's files ran, counted with :func:`sys.settrace` while the counting is on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any, Optional
+
+
+class Canary:
+    """Counts how often each line of ``files`` (absolute paths) runs, in every thread that starts while it is on.
+
+    It is on while the target is loaded and warmed up, and off while anything is timed.
+    """
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self.files = {os.path.realpath(path) for path in files}
+        self.counts: Counter[tuple[str, int]] = Counter()
+        self._known: dict[str, Optional[str]] = {}
+
+    def __enter__(self) -> Canary:
+        threading.settrace(self._trace)
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        sys.settrace(None)
+        threading.settrace(None)
+
+    def lines(self) -> dict[str, dict[int, int]]:
+        """For each file, how often each of its lines ran."""
+        found: dict[str, dict[int, int]] = {path: {} for path in self.files}
+        for (path, line), count in sorted(self.counts.items()):
+            found[path][line] = count
+        return found
+
+    def _trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        name = frame.f_code.co_filename
+        if name not in self._known:
+            path = os.path.realpath(name)
+            self._known[name] = path if path in self.files else None
+        path_or_none = self._known[name]
+        if path_or_none is None:
+            return None
+
+        def local(frame: FrameType, event: str, argument: Any) -> Any:
+            if event == "line":
+                self.counts[path_or_none, frame.f_lineno] += 1
+            return local
+
+        return local
