@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.outcomes import outcome_document, outcome_lines
-from apply_opt.commands.planning import Plan, add_plan_arguments, locate, plan_for, refuse_unless_landed
+from apply_opt.commands.planning import (
+    Plan,
+    Request,
+    add_plan_arguments,
+    locate,
+    make_plan,
+    parse_settings,
+    plan_for,
+    refuse_unless_landed,
+)
+from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments
 from apply_opt.commands.writing import record, write
-from apply_opt.errors import LedgerError
+from apply_opt.errors import LedgerError, UsageError
 from apply_opt.io import files, git, ledger, transaction
+from apply_opt.io.catalog import Catalog
+from apply_opt.io.checkout import Checkout
 from apply_opt.model.digest import sha256
 from apply_opt.model.plan import PLANNED
+
+if TYPE_CHECKING:
+    from apply_opt.commands.prove import Proved
 
 HELP = "put an optimization or a bundle into the checkout"
 EPILOG = """examples:
   apply-opt tokenizer_quick                         what keeps the results; says what was left out
   apply-opt tokenizer_quick --allow lossy           also what changes them
   apply-opt tokenizer_ort_threads --set intra_op=4  a parameter (apply-opt show NAME lists them)
-  apply-opt tokenizer_quick --repo ~/Step-Audio-EditX --commit"""
+  apply-opt tokenizer_quick --repo ~/Step-Audio-EditX --commit
+  apply-opt tokenizer_fast --prove --min-speedup 2  only if copies give the same results, at least twice as fast"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,13 +45,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="apply nothing unless everything named can be applied")
     parser.add_argument("--commit", action="store_true", help="commit the change with git")
+    parser.add_argument(
+        "--prove", action="store_true", help="run copies first (apply-opt verify, bench); apply what keeps its promise"
+    )
+    parser.add_argument(
+        "--min-speedup",
+        type=above(0.0, float),
+        metavar="X",
+        help="with --prove: the least gain (interval's lower bound)",
+    )
     add_checkout_arguments(parser)
+    add_proof_arguments(parser)
+    add_effort_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> Result:
     """Apply. Plans first without a lock, so that a refusal writes nothing at all, not even a lock file."""
+    if arguments.min_speedup is not None and not arguments.prove:
+        raise UsageError("--min-speedup measures, which takes time and runs the checkout's code", "add --prove")
     units, place = locate(arguments)
-    plan, commit = None, None
+    plan, commit, proved = None, None, None
     try:
         plan = plan_for(arguments, units, place)
         refuse_unless_landed(plan, arguments.names, arguments.strict)
@@ -42,13 +73,43 @@ def run(arguments: argparse.Namespace) -> Result:
     if plan is None or plan.of_kind(PLANNED):
         if arguments.commit:
             git.check_clean(place.root, [place.file])
+        if plan is not None and arguments.prove:
+            proved = _prove(plan, arguments, units, place)
+            plan = proved.plan
         with transaction.locked(place.root):
             if plan is None or _is_stale(plan):
+                if arguments.prove:
+                    raise LedgerError("the checkout has changed since it was proven", "run this again")
                 plan = plan_for(arguments, units, place)
                 refuse_unless_landed(plan, arguments.names, arguments.strict)
             if plan.of_kind(PLANNED):
                 commit = _write(plan, arguments.commit)
-    return _result(plan, commit, arguments.commit)
+    result = _result(plan, commit, arguments.commit)
+    return result if proved is None else _with_evidence(result, proved)
+
+
+def _prove(plan: Plan, arguments: argparse.Namespace, units: Catalog, place: Checkout) -> Proved:
+    """Run copies. The checkout is only read."""
+    from apply_opt.commands.prove import prove
+
+    def replan(names: Sequence[str]) -> Plan:
+        kept = [units.optimizations[name] for name in names]
+        known = {p.name for o in kept for p in o.parameters}
+        given = parse_settings(arguments.set)
+        given = {key: text for key, text in given.items() if key in known or key.partition(".")[0] in names}
+        request = Request(given, arguments.allow, arguments.preflight)
+        return make_plan(units, place, kept, request)
+
+    return prove(plan, arguments, replan)
+
+
+def _with_evidence(result: Result, proved: Proved) -> Result:
+    from apply_opt.commands import bench, verify
+
+    lines = [*verify.summary(proved.parity), *bench.summary(proved.gain)]
+    lines += [("yellow", f"{name}  left out: by itself it does not keep its promise") for name in proved.dropped]
+    evidence = {"dropped": list(proved.dropped), "verify": proved.parity, "bench": proved.gain}
+    return result._replace(lines=[*lines, *result.lines], document={**result.document, "proof": evidence})
 
 
 def _is_stale(plan: Plan) -> bool:

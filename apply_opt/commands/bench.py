@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, add_proof_arguments, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, check_identity, failure, header, subject
+from apply_opt.commands.proof_options import Effort, above, add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
 from apply_opt.model import measurement
@@ -25,17 +26,6 @@ EPILOG = """examples:
 verdicts: faster, slower, no difference, inconclusive (with the smallest effect that could have been seen).
 The gain to quote is the lower bound of the interval. Exit code 5 where --min-speedup is not reached, or a run failed."""
 COMPARED, SAME = "before/after", "before/before"
-PRESETS = {"quick": (3, 2, 5, 0.5, 5.0), "default": (6, 3, 30, 2.0, 20.0), "rigorous": (12, 6, 30, 4.0, 60.0)}
-
-
-class Effort(NamedTuple):
-    """Blocks, A/A blocks, and for each process: repetitions and seconds at least, seconds at most (but three repetitions)."""
-
-    blocks: int
-    same: int
-    iterations: int
-    seconds: float
-    limit: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,30 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plan_arguments(parser)
     add_proof_arguments(parser)
     add_effort_arguments(parser)
-    parser.add_argument("--min-speedup", type=factor, metavar="X", help="fail unless the lower bound is at least X")
+    parser.add_argument(
+        "--min-speedup", type=above(0.0, float), metavar="X", help="fail unless the lower bound is at least X"
+    )
     parser.add_argument("--output", metavar="FILE", help="another place for the JSON record, with all samples")
     add_checkout_arguments(parser)
-
-
-def factor(text: str) -> float:
-    """A factor above 0, for argparse."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise ValueError
-    return value
-
-
-def add_effort_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say how long to measure."""
-    effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="3 blocks of 4 processes: a first look")
-    effort.add_argument("--rigorous", action="store_true", help="12 blocks, longer processes")
-    parser.add_argument("--seed", type=int, help="of the order of the samples (default: another one each time)")
-
-
-def effort_of(arguments: argparse.Namespace) -> Effort:
-    """How long to measure."""
-    return Effort(*PRESETS["quick" if arguments.quick else "rigorous" if arguments.rigorous else "default"])
 
 
 def run(arguments: argparse.Namespace) -> Result:

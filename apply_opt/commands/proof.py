@@ -57,16 +57,6 @@ class Workload(NamedTuple):
     has_referee: bool
 
 
-def add_proof_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say what to run, and within which limits."""
-    parser.add_argument("--option", metavar="KEY=VALUE", action="append", default=[], help="an option of the workload")
-    parser.add_argument("--threads", type=int, default=1, help="threads for torch and its libraries (default: 1)")
-    parser.add_argument(
-        "--timeout", type=float, default=900.0, metavar="SECONDS", help="for one process (default: 900)"
-    )
-    parser.add_argument("--memory", type=float, metavar="GIB", help="for one process (default: 80 %% of what is free)")
-
-
 @contextlib.contextmanager
 def subject(arguments: argparse.Namespace) -> Iterator[Subject]:
     """The two arms of what the arguments name: planned and not yet applied, or applied and to be held against what was."""
@@ -83,6 +73,15 @@ def subject_of(plan: Plan, arguments: argparse.Namespace) -> Iterator[Subject]:
     if before == after:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to compare: {reasons}", "apply-opt status")
+    with subject_between(plan, names, before, after, arguments) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def subject_between(
+    plan: Plan, names: Sequence[str], before: bytes, after: bytes, arguments: argparse.Namespace
+) -> Iterator[Subject]:
+    """Two arms with these contents of the plan's file."""
     setting = _setting(arguments, plan, before)
     path = plan.checkout.file
     with arms.copies(plan.checkout.root, {path: before}, {path: after}) as (one, other):
@@ -134,8 +133,9 @@ def _setting(arguments: argparse.Namespace, plan: Plan, before: bytes) -> Settin
     key = sha256(json.dumps([options, sha256(before), _sources(target.folder)], sort_keys=True).encode())
     folder = os.path.join(platformdirs.user_cache_dir("apply-opt", appauthor=False), target.name, key[:16])
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
-    cpus = machine.cpus()[: min(arguments.threads, machine.cores()["usable"])]
-    return Setting(workload, folder, options, arguments.threads, cpus, Limits(arguments.timeout, memory))
+    threads = arguments.threads or machine.cores()["usable"]
+    cpus = machine.cpus()[: min(threads, machine.cores()["usable"])]
+    return Setting(workload, folder, options, threads, cpus, Limits(arguments.timeout, memory))
 
 
 def _sources(folder: str) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, add_proof_arguments, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, check_identity, failure, header, subject
+from apply_opt.commands.proof_options import add_proof_arguments
 from apply_opt.io import records, workers
 from apply_opt.io.workers import WorkerFailed
 from apply_opt.model import parity
