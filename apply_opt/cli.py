@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "a patch for this checkout, for `patch -p1` and `git apply`",
     "verify": "run the target with and without it, and compare what comes out",
     "bench": "measure the target with and without it, with a verdict",
+    "tune": "find the fastest values of its parameters on this machine, by measuring",
     "doctor": "what this machine offers",
     "new": "start a new optimization",
 }

@@ -15,7 +15,7 @@ from apply_opt.commands.proof_options import Effort, above, add_effort_arguments
 from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
 from apply_opt.model import measurement
-from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, SLOWER, Block, Verdict
+from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, LEVEL, SLOWER, Block, Verdict
 
 HELP = "measure the target with and without an optimization, in random order, with a verdict"
 EPILOG = """examples:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> Result:
         return Result(lines, record, code=0 if reached else 5)
 
 
-def measure(found: Subject, effort: Effort, seed: int | None = None) -> dict[str, Any]:
+def measure(found: Subject, effort: Effort, seed: int | None = None, level: float = LEVEL) -> dict[str, Any]:
     """The record: every sample, and the verdict for each case. Raises :class:`WorkerFailed` and ``Void``."""
     seed = secrets.randbelow(2**31) if seed is None else seed
     begin = header(found, "bench")
@@ -78,11 +78,12 @@ def measure(found: Subject, effort: Effort, seed: int | None = None) -> dict[str
         **begin,
         "seed": seed,
         "effort": effort._asdict(),
+        "level": level,
         "versions": profiles[BEFORE]["versions"],
         "amounts": {case: list(amount) for case, amount in found.workload.amounts.items()},
         "counts": {side: profile["counts"] for side, profile in profiles.items()},
         "stages": {side: profile["stages"] for side, profile in profiles.items()},
-        "verdicts": {case: _judged(samples, case)._asdict() for case in found.workload.cases},
+        "verdicts": {case: _judged(samples, case, level)._asdict() for case in found.workload.cases},
         "samples": samples,
     }
 
@@ -104,8 +105,8 @@ def _sample(found: Subject, effort: Effort, is_after: bool) -> dict[str, Any]:
     return {"changed_lines_ran": ran, "cases": result["cases"], "memory": result["memory"]}
 
 
-def _judged(samples: Sequence[Mapping[str, Any]], case: str) -> Verdict:
-    return measurement.judge(_blocks(samples, COMPARED, case), _blocks(samples, SAME, case))
+def _judged(samples: Sequence[Mapping[str, Any]], case: str, level: float) -> Verdict:
+    return measurement.judge(_blocks(samples, COMPARED, case), _blocks(samples, SAME, case), level)
 
 
 def _blocks(samples: Sequence[Mapping[str, Any]], kind: str, case: str) -> list[Block]:
@@ -152,7 +153,7 @@ def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> I
     noise = f"the same code against itself: up to {verdict['noise']:.3f}x"
     yield (
         style,
-        f"{case:12}{verdict['word']:14}{gain}  ({estimate:.3f}x, 95 % interval {low:.3f} to {high:.3f}; {noise})",
+        f"{case:12}{verdict['word']:14}{gain}  ({estimate:.3f}x, {100 * record['level']:.4g} % interval {low:.3f} to {high:.3f}; {noise})",
     )
     if verdict["word"] == INCONCLUSIVE:
         yield "dim", f"{'':12}the smallest effect that could have been seen: {verdict['smallest']:.3f}x"

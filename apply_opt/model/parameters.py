@@ -14,7 +14,8 @@ class Parameter(NamedTuple):
     """One ``[parameters.<name>]`` table.
 
     ``type`` is ``str``, ``int``, ``bool`` or ``choice``; an ``int`` may also admit the words in ``choices``
-    (``auto``), and has a ``minimum``.
+    (``auto``), and has a ``minimum``. ``tune`` are the values that ``apply-opt tune`` tries beside the default; in place of
+    a value, ``cores`` stands for 1, 2, 4 and so on up to the usable cores.
     """
 
     name: str
@@ -24,6 +25,13 @@ class Parameter(NamedTuple):
     help_zh: str = ""
     choices: Sequence[str] = ()
     minimum: int = 0
+    tune: Sequence[str] = ()
+
+    def candidates(self, cores: int) -> list[str]:
+        """The values to try on a machine with this many usable cores, as they are typed; the default is the first."""
+        powers = [str(2**n) for n in range(cores.bit_length())]
+        found = [text for word in self.tune for text in ([*powers, str(cores)] if word == "cores" else [word])]
+        return list(dict.fromkeys([spelled(self.default), *found]))
 
     def parse(self, text: str) -> Value:
         """``text`` as this parameter's value. Raises :class:`UsageError`."""
@@ -80,10 +88,16 @@ def parse_parameter(name: str, table: Mapping[str, Any]) -> Parameter:
         help_zh=table.get("help_zh", ""),
         choices=texts(table, "choices", ()),
         minimum=table.get("minimum", 0),
+        tune=texts(table, "tune", ()),
     )
     kinds: dict[str, type] = {"str": str, "int": int, "bool": bool, "choice": type(None)}
     if parameter.default not in parameter.choices and type(parameter.default) is not kinds[parameter.type]:
         raise ValueError(f"the default of {name}, {parameter.default!r}: it takes {parameter.admits()}")
+    for text in parameter.candidates(1):
+        try:
+            parameter.parse(text)
+        except UsageError as error:
+            raise ValueError(f"tune of {name}, {text}: it takes {parameter.admits()}") from error
     return parameter
 
 
