@@ -17,15 +17,18 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from apply_opt.commands.export import header
+from apply_opt.commands.planning import Texts
 from apply_opt.io import catalog
 from apply_opt.io.targets import data_root, read_toml
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import PLANNED, Outcome, plan_one
+from apply_opt.model.target import Part
 from apply_opt.model.unit import Optimization
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -51,32 +54,46 @@ class Writer:
                     file.write(data)
 
 
-def plan_all(optimizations: list[Optimization], data: bytes, name: str) -> list[Outcome]:
-    """Each optimization at its defaults on what the one before it made; raises where one does not land."""
+def plan_all(
+    units: catalog.Catalog, names: Sequence[str], texts: Mapping[str, bytes]
+) -> tuple[list[Outcome], dict[str, Texts]]:
+    """Each optimization at its defaults on what the one before it made; raises where one does not land.
+
+    ``texts`` are the files at their usual places. Gives the outcomes, and those files that change, before and after.
+    """
+    now = dict(texts)
     outcomes = []
-    for optimization in optimizations:
+    for optimization in (units.optimizations[name] for name in names):
         values = resolve(optimization.parameters, {}, optimization.name)
-        outcome = plan_one(optimization, catalog.codemod(optimization), data, name, values)
+        path = next(path for path in place_of(units, optimization).files if path in now)
+        outcome = plan_one(optimization, catalog.codemod(optimization), now[path], path, values)
         if outcome.kind != PLANNED:
-            raise SystemExit(f"{optimization.name} does not land on {name}: {outcome.message}")
-        data = outcome.after
+            raise SystemExit(f"{optimization.name} does not land on {path}: {outcome.message}")
+        now[path] = outcome.after
         outcomes.append(outcome)
-    return outcomes
+    return outcomes, {path: (data, now[path]) for path, data in texts.items() if data != now[path]}
 
 
-def patch_text(outcomes: list[Outcome], path: str, origin: str, context: int, notes: str, old_path: str) -> bytes:
+def place_of(units: catalog.Catalog, optimization: Optimization) -> Part:
+    """The part of its target that an optimization changes."""
+    return units.targets[optimization.target].part(optimization.part)
+
+
+def patch_text(
+    outcomes: Sequence[Outcome], texts: Mapping[str, Texts], origin: str, context: int, notes: str, old_path: str
+) -> bytes:
     """The patch with its DEP-3 header; its date moves only with its content."""
-    before, after = outcomes[0].before, outcomes[-1].after
     date = ""
     if os.path.exists(old_path):
         with open(old_path, "rb") as file:
             date = patch.headers(file.read()).get("Last-Update", "")
-    body = patch.make(before, after, path, context)
-    text = header(outcomes, origin, before, after, notes.strip(), date) + body
+    body = b"".join(patch.make(before, after, path, context) for path, (before, after) in texts.items())
+    sides = list(texts.values())
+    text = header(outcomes, origin, sides, notes.strip(), date) + body
     if date and os.path.exists(old_path):
         with open(old_path, "rb") as file:
             if not file.read().endswith(body):
-                text = header(outcomes, origin, before, after, notes.strip()) + body
+                text = header(outcomes, origin, sides, notes.strip()) + body
     return text
 
 
@@ -84,13 +101,13 @@ def reference_patches(units: catalog.Catalog, writer: Writer) -> None:
     """``patches/<optimization>/reference.patch``."""
     for optimization in units.optimizations.values():
         target = units.targets[optimization.target]
-        name = target.files[0]
+        name = place_of(units, optimization).files[0]
         with open(os.path.join(target.folder, "reference", name), "rb") as file:
             data = file.read()
         out = os.path.join(optimization.folder, "reference.patch")
-        outcomes = plan_all([optimization], data, name)
+        outcomes, texts = plan_all(units, [optimization.name], {name: data})
         origin = f"target_repos/{target.name}/reference"
-        writer.write(out, patch_text(outcomes, name, origin, 3, "", out))
+        writer.write(out, patch_text(outcomes, texts, origin, 3, "", out))
 
 
 def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) -> None:
@@ -105,21 +122,23 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
         writer.write(path, (head + "".join(_toml(revision) for revision in revisions)).encode())
         for entry in table.get("patch", ()):
             first = table["revision"][0]
-            data = _show(clones, first)
+            beside = [r for r in table["revision"] if r["repository"] == first["repository"]]
+            beside = [r for r in beside if first["commits"][0] in r["commits"]]
             out = os.path.join(ROOT, "patches", f"{entry['name']}.patch")
-            outcomes = plan_all([units.optimizations[n] for n in entry["optimizations"]], data, first["path"])
+            outcomes, texts = plan_all(units, entry["optimizations"], {r["path"]: _show(clones, r) for r in beside})
             origin = f"{first['repository']} {' '.join(first['commits'])}"
-            writer.write(out, patch_text(outcomes, first["path"], origin, 1, entry["notes"], out))
+            writer.write(out, patch_text(outcomes, texts, origin, 1, entry["notes"], out))
 
 
 def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], clones: list[str]) -> dict[str, Any]:
-    """The revision with its hash, and the hash after the optimizations in every order."""
-    data = _show(clones, revision)
-    names = [o.name for o in units.optimizations.values() if o.target == target]
+    """The revision with its hash, and the hash after the optimizations of this file in every order."""
+    path, data = revision["path"], _show(clones, revision)
+    ours = [o for o in units.optimizations.values() if o.target == target and path in place_of(units, o).files]
+    names = [o.name for o in ours]
     after = {}
     for order in (o for n in range(1, len(names) + 1) for o in itertools.permutations(names, n)):
-        outcomes = plan_all([units.optimizations[name] for name in order], data, revision["path"])
-        after["+".join(order)] = sha256(outcomes[-1].after)
+        _, texts = plan_all(units, order, {path: data})
+        after["+".join(order)] = sha256(texts[path][1])
     return {**revision, "sha256": sha256(data), "after": after}
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import two_files
 from hypothesis import HealthCheck, settings
 from support import REFERENCE, Ran, call, commit_all, copy, git
 
-from apply_opt.io import catalog
+from apply_opt.io import catalog, targets
 
 settings.register_profile(
     "apply-opt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -65,3 +68,18 @@ def fresh_catalog() -> Iterator[None]:
     catalog.load.cache_clear()
     yield
     catalog.load.cache_clear()
+
+
+@pytest.fixture
+def copy_pack(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package of :mod:`two_files` is installed, and ``status`` looks for its target first; its folder."""
+    site = tmp_path_factory.mktemp("site")
+    folder = two_files.install(site)
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setattr(targets, "data_root", lambda: str(folder))
+    catalog.load.cache_clear()
+    yield folder
+    catalog.load.cache_clear()
+    for name in [n for n in sys.modules if n.startswith((f"{catalog.CODEMOD_PACKAGE}_", "copy_pack"))]:
+        del sys.modules[name]
+    importlib.invalidate_caches()

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -53,18 +54,34 @@ def target_of(unit: Optimization) -> Target:
     return UNITS.targets[unit.target]
 
 
-def reference(target: Target) -> bytes:
-    return read(os.path.join(target.folder, "reference", target.files[0]))
+def path_of(unit: Optimization) -> str:
+    """The usual place of the file that a unit changes."""
+    return target_of(unit).part(unit.part).files[0]
 
 
-def after_all(names: list[str], data: bytes, file: str) -> bytes:
-    """What the codemods make of ``data``, one after the other."""
+def references(names: list[str]) -> dict[str, bytes]:
+    """The files of the reference tree that ``names`` change."""
+    units = [UNITS.optimizations[name] for name in names]
+    return {path_of(u): read(os.path.join(target_of(u).folder, "reference", path_of(u))) for u in units}
+
+
+def after_all(names: list[str], texts: dict[str, bytes]) -> dict[str, bytes]:
+    """What the codemods make of files, one after the other."""
+    now = dict(texts)
     for name in names:
         unit = UNITS.optimizations[name]
-        outcome = plan_one(unit, catalog.codemod(unit), data, file, resolve(unit.parameters, {}, name))
+        path, values = path_of(unit), resolve(unit.parameters, {}, name)
+        outcome = plan_one(unit, catalog.codemod(unit), now[path], path, values)
         assert outcome.kind == PLANNED, outcome.message
-        data = outcome.after
-    return data
+        now[path] = outcome.after
+    return now
+
+
+def patch_all(text: bytes, texts: dict[str, bytes], reverse: bool = False) -> dict[str, bytes]:
+    """What a patch makes of files: of these, and of no other."""
+    parsed = {file.path: file for file in patch.parse(text, "x.patch")}
+    assert parsed.keys() == texts.keys()
+    return {path: patch.apply(parsed[path], data, reverse) for path, data in texts.items()}
 
 
 def test_there_are_units() -> None:
@@ -112,14 +129,13 @@ class TestOptimization:
         assert all(f"`{p.name}`" in english for p in unit.parameters)
 
     def test_reference_patch_is_what_the_codemod_does(self, unit: Optimization) -> None:
-        target = target_of(unit)
-        text, before = read(os.path.join(unit.folder, "reference.patch")), reference(target)
-        after = after_all([unit.name], before, target.files[0])
-        (parsed,) = patch.parse(text, "reference.patch")
+        text, before = read(os.path.join(unit.folder, "reference.patch")), references([unit.name])
+        after = after_all([unit.name], before)
         fields = patch.headers(text)
-        assert patch.apply(parsed, before) == after
-        assert patch.apply(parsed, after, reverse=True) == before
-        assert (fields["X-Sha256-Before"], fields["X-Sha256-After"]) == (sha256(before), sha256(after))
+        assert patch_all(text, before) == after
+        assert patch_all(text, after, reverse=True) == before
+        hashes = [" ".join(map(sha256, texts.values())) for texts in (before, after)]
+        assert [fields["X-Sha256-Before"], fields["X-Sha256-After"]] == hashes
         assert fields["X-Apply-Opt"] == unit.name
         assert {"Description", "Origin", "Forwarded", "Last-Update"} <= set(fields)
 
@@ -128,9 +144,8 @@ class TestOptimization:
 @pytest.mark.parametrize("unit", OPTIMIZATIONS, ids=lambda u: u.name)
 def test_page_shows_what_is_written(unit: Optimization, language: str) -> None:
     """A block of Python on a page is code of the result, letter by letter; a diff's default lines are in it too."""
-    target = target_of(unit)
-    before = reference(target).decode()
-    after = after_all([unit.name], reference(target), target.files[0]).decode()
+    texts = references([unit.name])
+    before, after = (files[path_of(unit)].decode() for files in (texts, after_all([unit.name], texts)))
     page = catalog.page(unit, language)
     for block in re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL):
         assert block in after
@@ -153,7 +168,8 @@ def test_known_revisions_are_hashes_of_known_units(target: Target) -> None:
     for revision in target.revisions:
         hashes = [revision.sha256, *revision.after.values()]
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes)
-        names = [o.name for o in OPTIMIZATIONS if o.target == target.name]
+        names = [o.name for o in OPTIMIZATIONS if o.target == target.name and path_of(o) == revision.path]
+        assert names, f"{revision.path} is the usual place of nothing that is changed"
         alone = [revision.sha256, *(revision.after[name] for name in names)]
         assert len(set(alone)) == len(alone)
         orders = [order for n in range(1, len(names) + 1) for order in itertools.permutations(names, n)]
@@ -163,8 +179,8 @@ def test_known_revisions_are_hashes_of_known_units(target: Target) -> None:
 @pytest.mark.parametrize("name", TOP_PATCHES)
 class TestUpstreamPatch:
     def test_quotes_next_to_nothing_of_upstream(self, name: str) -> None:
-        body = read(os.path.join(ROOT, "patches", name)).decode().split("\n+++ ", 1)[1].split("\n", 1)[1]
-        for hunk in body.split("@@ -")[1:]:
+        body = read(os.path.join(ROOT, "patches", name)).decode().split("\n--- ", 1)[1]
+        for hunk in re.split(r"(?m)^(?:--- .*\n\+\+\+ .*\n)?@@ -", body)[1:]:
             lines = hunk.split("\n")[1:-1]
             kinds = "".join(line[0] for line in lines)
             assert re.fullmatch(r" ?[-+]+ ?", kinds), f"more than one line of context: {kinds}"
@@ -173,47 +189,47 @@ class TestUpstreamPatch:
 
     def test_header_agrees_with_the_known_hashes(self, name: str) -> None:
         fields = patch.headers(read(os.path.join(ROOT, "patches", name)))
-        known = [r for t in UNITS.targets.values() for r in t.revisions if r.sha256 == fields["X-Sha256-Before"]]
-        assert len(known) == 1
-        assert known[0].after["+".join(fields["X-Apply-Opt"].split())] == fields["X-Sha256-After"]
+        names = fields["X-Apply-Opt"].split()
+        hashes = zip(fields["X-Sha256-Before"].split(), fields["X-Sha256-After"].split())
+        for path, (before, after) in zip(references(names), hashes):
+            known = [r for r in target_of_patch(name).revisions if r.sha256 == before]
+            assert [r.path for r in known] == [path]
+            assert known[0].after["+".join(n for n in names if path_of(UNITS.optimizations[n]) == path)] == after
 
     def test_does_to_the_reference_what_the_codemods_do(self, name: str) -> None:
         text = read(os.path.join(ROOT, "patches", name))
         names = patch.headers(text)["X-Apply-Opt"].split()
-        target = target_of(UNITS.optimizations[names[0]])
-        (parsed,) = patch.parse(text, name)
-        before = reference(target)
-        assert patch.apply(parsed, before) == after_all(names, before, target.files[0])
+        before = references(names)
+        assert patch_all(text, before) == after_all(names, before)
 
     @pytest.mark.parametrize("program", ["patch", "git"])
-    def test_goes_in_and_comes_out_with(self, name: str, program: str, tmp_path: str) -> None:
+    def test_goes_in_and_comes_out_with(self, name: str, program: str, tmp_path: Path) -> None:
         if shutil.which(program) is None:
             pytest.skip(f"no {program} here")
-        target = target_of_patch(name)
-        path = os.path.join(tmp_path, target.files[0])
-        before = reference(target)
-        with open(path, "wb") as file:
-            file.write(before)
+        text = read(os.path.join(ROOT, "patches", name))
+        names = patch.headers(text)["X-Apply-Opt"].split()
+        before = references(names)
+        for path, data in before.items():
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_bytes(data)
         commands = {
             "patch": (["patch", "-p1", "--fuzz=0"], ["patch", "-R", "-p1", "--fuzz=0"]),
             "git": (["git", "apply"], ["git", "apply", "-R"]),
         }
-        text = read(os.path.join(ROOT, "patches", name))
-        names = patch.headers(text)["X-Apply-Opt"].split()
         environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tmp_path)}
-        for command, expected in zip(commands[program], (after_all(names, before, target.files[0]), before)):
+        for command, expected in zip(commands[program], (after_all(names, before), before)):
             subprocess.run(command, cwd=tmp_path, input=text, check=True, env=environment, stdout=subprocess.DEVNULL)
-            assert read(path) == expected
+            assert {path: (tmp_path / path).read_bytes() for path in before} == expected
 
 
 @pytest.mark.parametrize("target", sorted(UNITS.targets.values()), ids=lambda t: t.name)
 def test_upstream_patches_stack_in_either_order(target: Target) -> None:
-    names = [name for name in TOP_PATCHES if target_of_patch(name) == target]
-    results = set()
-    for order in (names, names[::-1]):
-        data = reference(target)
-        for name in order:
-            (parsed,) = patch.parse(read(os.path.join(ROOT, "patches", name)), name)
-            data = patch.apply(parsed, data)
-        results.add(data)
-    assert len(results) == 1
+    texts = [read(os.path.join(ROOT, "patches", name)) for name in TOP_PATCHES if target_of_patch(name) == target]
+    results = []
+    for order in (texts, texts[::-1]):
+        now = references([name for text in texts for name in patch.headers(text)["X-Apply-Opt"].split()])
+        for text in order:
+            touched = {file.path: now[file.path] for file in patch.parse(text, "x.patch")}
+            now |= patch_all(text, touched)
+        results.append(now)
+    assert results[0] == results[1]

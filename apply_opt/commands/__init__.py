@@ -25,7 +25,12 @@ def add_checkout_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say which checkout is meant, and ``--json``."""
     parser.add_argument("--repo", metavar="DIR", default=".", help="the checkout, or a folder in it (default: here)")
     parser.add_argument(
-        "--file", metavar="PATH", help="the file to change, where it cannot be found or is not the only one"
+        "--file",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="the file to change, where it cannot be found or is not the only one; PART=PATH for another part of the "
+        "target than its main file",
     )
     add_json_argument(parser)
 

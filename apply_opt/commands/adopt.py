@@ -11,15 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.commands import GONE, Result, add_checkout_arguments, state
-from apply_opt.commands.planning import Plan, find_checkout, parse_settings
+from apply_opt.commands.planning import Plan, Texts, find_checkout, parse_settings
 from apply_opt.commands.writing import record
 from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import catalog, files, git, ledger, transaction
 from apply_opt.io.catalog import Catalog
-from apply_opt.io.checkout import Checkout
+from apply_opt.io.checkout import Checkout, inside
+from apply_opt.io.parts import Parts
 from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import ALREADY, PLANNED, Outcome, plan_one
+from apply_opt.model.target import MAIN
 from apply_opt.model.unit import Optimization
 
 HELP = "take over what was put in with `patch -p1`, so that it can be reverted"
@@ -63,10 +65,33 @@ def run(arguments: argparse.Namespace) -> Result:
         return _record(*_look(units, place, given))
 
 
+class _Tree:
+    """The files as they are (``now``), and as they would be without what was found in them so far (``before``)."""
+
+    def __init__(self, units: Catalog, place: Checkout) -> None:
+        self.units = units
+        self.place = place
+        self.parts = Parts(place)
+        self.now: dict[str, bytes] = {}
+        self.before: dict[str, bytes] = {}
+
+    def file(self, name: str) -> str:
+        """The file that an optimization changes, the main one if there is no such. Raises :class:`Refused` where it is not found."""
+        optimization = self.units.optimizations.get(name)
+        path = self.parts.file(optimization.part if optimization else MAIN)
+        if path not in self.now:
+            self.now[path] = self.before[path] = files.read(inside(self.place.root, path)) or b""
+        return path
+
+    def texts(self) -> dict[str, Texts]:
+        """The files that hold something, without and with it."""
+        return {path: (data, self.now[path]) for path, data in self.before.items() if data != self.now[path]}
+
+
 def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[Plan, list[str]]:
-    """What leads from the file without the patches that are in it to the file as it is; and the patches."""
+    """What leads from the files without the patches that are in them to the files as they are; and the patches."""
     applied = ledger.load(place.root)
-    now = files.read(place.path()) or b""
+    tree = _Tree(units, place)
     states = state.contents(applied)
     known = {e.name for e in applied.entries if state.entry_state(applied, e, states) != GONE}
     outcomes: list[Outcome] = []
@@ -74,16 +99,15 @@ def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[
     for candidate in [given] if given else _shipped(units):
         if known.intersection(candidate.names):
             continue
-        before = outcomes[0].before if outcomes else now
-        taken = _take(units, place, candidate, before, bool(given)) or ()
+        taken = _take(tree, candidate, bool(given)) or ()
         outcomes[:0] = taken
         known.update(outcome.name for outcome in taken)
         paths += [candidate.path] * bool(taken)
     if not outcomes and not given and not known:
-        outcomes = list(_since_last_commit(units, place, now))
+        outcomes = _since_last_commit(tree)
         paths = ["the last commit"] * bool(outcomes)
     if outcomes:
-        return Plan(place, applied, outcomes, outcomes[0].before, now), paths
+        return Plan(place, applied, outcomes, tree.texts()), paths
     if given and known.intersection(given.names):
         raise Refused(f"{' '.join(given.names)} is in the ledger already", "apply-opt status; apply-opt revert")
     raise Refused(
@@ -92,23 +116,31 @@ def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[
     )
 
 
-def _since_last_commit(units: Catalog, place: Checkout, now: bytes) -> Sequence[Outcome]:
-    """What leads from the file in git's last commit to the present one, where optimizations as they come do, and nothing else.
+def _since_last_commit(tree: _Tree) -> list[Outcome]:
+    """What leads from git's last commit to the files as they are, where optimizations as they come do, and nothing else.
 
     That is how a tree looks in which somebody has used a patch of their own (``apply-opt export``).
     """
-    before = git.committed(place.root, place.file)
-    ours = [o for o in units.optimizations.values() if o.target == place.target.name]
-    there = [o.name for o in ours if _plan(o, now, place, {}).kind == ALREADY]
+    names: dict[str, list[str]] = {}
+    for optimization in tree.units.optimizations.values():
+        if optimization.target == tree.place.target.name:
+            with contextlib.suppress(Refused):
+                names.setdefault(tree.file(optimization.name), []).append(optimization.name)
+    return [outcome for path, ours in names.items() for outcome in _of_last_commit(tree, path, ours)]
+
+
+def _of_last_commit(tree: _Tree, path: str, names: Sequence[str]) -> Sequence[Outcome]:
+    before = git.committed(tree.place.root, path)
+    there = [n for n in names if _plan(tree.units.optimizations[n], tree.now[path], path, {}).kind == ALREADY]
     for order in itertools.permutations(there) if before is not None and 0 < len(there) <= MAX_ORDERED else ():
         with contextlib.suppress(ApplyOptError):
-            return _replay(units, place, Candidate("the patch", b"", order, ()), before or b"", now)
+            return _replay(tree, Candidate("the patch", b"", order, ()), {path: before or b""})
     return ()
 
 
-def _plan(optimization: Optimization, data: bytes, place: Checkout, given: Mapping[str, str]) -> Outcome:
+def _plan(optimization: Optimization, data: bytes, path: str, given: Mapping[str, str]) -> Outcome:
     parameters = resolve(optimization.parameters, given, optimization.name)
-    return plan_one(optimization, catalog.codemod(optimization), data, place.file, parameters)
+    return plan_one(optimization, catalog.codemod(optimization), data, path, parameters)
 
 
 def _read(path: str) -> Candidate:
@@ -136,45 +168,58 @@ def _shipped(units: Catalog) -> Iterator[Candidate]:
     return iter(sorted(found, key=lambda c: -len(c.names)))
 
 
-def _take(
-    units: Catalog, place: Checkout, candidate: Candidate, now: bytes, asked: bool
-) -> Optional[Sequence[Outcome]]:
-    """The outcomes that lead from the file without the patch to the file as it is; ``None`` where the patch is not in it."""
+def _take(tree: _Tree, candidate: Candidate, asked: bool) -> Optional[Sequence[Outcome]]:
+    """The outcomes that lead from the files without the patch to the files as they are; ``None`` where it is not in them."""
     try:
-        parsed = patch.parse(candidate.data, candidate.path)
-        if len(parsed) > 1 or not f"/{place.file}".endswith(f"/{parsed[0].path}"):
-            names = ", ".join(file.path for file in parsed)
-            raise Refused(f"{candidate.path} changes {names}, not {place.file}", "name the file: --file PATH")
-        before = patch.apply(parsed[0], now, reverse=True)
-        unknown = [name for name in candidate.names if name not in units.optimizations]
+        before = {}
+        for path, file in _matched(tree, candidate, patch.parse(candidate.data, candidate.path)).items():
+            before[path] = patch.apply(file, tree.before[path], reverse=True)
+        unknown = [name for name in candidate.names if name not in tree.units.optimizations]
         if unknown or not candidate.names:
             raise Refused(
                 f"{candidate.path} does not say which optimizations it holds (X-Apply-Opt)",
                 "make it with: apply-opt export NAME",
             )
-        return _replay(units, place, candidate, before, now)
+        return _replay(tree, candidate, before)
     except ApplyOptError:
         if asked:
             raise
         return None
 
 
-def _replay(units: Catalog, place: Checkout, candidate: Candidate, before: bytes, now: bytes) -> Sequence[Outcome]:
+def _matched(tree: _Tree, candidate: Candidate, parsed: Sequence[patch.FilePatch]) -> dict[str, patch.FilePatch]:
+    """Which of the checkout's files each file of a patch is: their paths end with the one that the patch names."""
+    paths = list(dict.fromkeys(tree.file(name) for name in candidate.names or [MAIN]))
+    matched: dict[str, patch.FilePatch] = {}
+    for file in parsed:
+        found = [p for p in paths if p == file.path] or [p for p in paths if p.endswith(f"/{file.path}")]
+        if len(found) != 1 or found[0] in matched:
+            names = ", ".join(file.path for file in parsed)
+            raise Refused(f"{candidate.path} changes {names}, not {', '.join(paths)}", "name the file: --file PATH")
+        matched[found[0]] = file
+    return matched
+
+
+def _replay(tree: _Tree, candidate: Candidate, before: Mapping[str, bytes]) -> Sequence[Outcome]:
+    """The outcomes that lead from ``before`` to the files as they are; from now on, the tree is without them."""
     given = parse_settings(candidate.settings)
-    data, outcomes = before, []
+    data, outcomes = {**tree.before, **before}, []
     for name in candidate.names:
         own = {k.partition(".")[2]: v for k, v in given.items() if k.startswith(name + ".")}
-        outcome = _plan(units.optimizations[name], data, place, own)
+        path = tree.file(name)
+        outcome = _plan(tree.units.optimizations[name], data[path], path, own)
         if outcome.kind != PLANNED:
             step = f"take it out with: patch -R -p1 < {candidate.path}"
             raise Refused(f"without {candidate.path}, {name} would not land: {outcome.message}", step)
-        data = outcome.after
+        data[path] = outcome.after
         outcomes.append(outcome)
-    if data != now:
-        raise Refused(
-            f"{place.file} is not what {' '.join(candidate.names)} makes of it: its own lines were edited, or another version wrote it",
-            f"take it out with: patch -R -p1 < {candidate.path}",
-        )
+    for path, text in data.items():
+        if text != tree.before[path]:
+            raise Refused(
+                f"{path} is not what {' '.join(candidate.names)} makes of it: its own lines were edited, or another version wrote it",
+                f"take it out with: patch -R -p1 < {candidate.path}",
+            )
+    tree.before.update(before)
     return outcomes
 
 

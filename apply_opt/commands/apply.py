@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.outcomes import outcome_document, outcome_lines
+from apply_opt.commands.outcomes import files_document, outcome_document, outcome_lines
 from apply_opt.commands.planning import (
     Plan,
     Request,
@@ -24,8 +24,7 @@ from apply_opt.commands.writing import record, write
 from apply_opt.errors import LedgerError, UsageError
 from apply_opt.io import files, git, ledger, transaction
 from apply_opt.io.catalog import Catalog
-from apply_opt.io.checkout import Checkout
-from apply_opt.model.digest import sha256
+from apply_opt.io.checkout import Checkout, inside
 from apply_opt.model.plan import PLANNED
 
 if TYPE_CHECKING:
@@ -71,8 +70,7 @@ def run(arguments: argparse.Namespace) -> Result:
     except LedgerError:  # another run is at work, or was killed: under the lock it is clear
         plan = None
     if plan is None or plan.of_kind(PLANNED):
-        if arguments.commit:
-            git.check_clean(place.root, [place.file])
+        _check_clean(plan, arguments.commit)
         if plan is not None and arguments.prove:
             proved = _prove(plan, arguments, units, place)
             plan = proved.plan
@@ -82,6 +80,7 @@ def run(arguments: argparse.Namespace) -> Result:
                     raise LedgerError("the checkout has changed since it was proven", "run this again")
                 plan = plan_for(arguments, units, place)
                 refuse_unless_landed(plan, arguments.names, arguments.strict)
+                _check_clean(plan, arguments.commit)
             if plan.of_kind(PLANNED):
                 commit = _write(plan, arguments.commit)
     result = _result(plan, commit, arguments.commit)
@@ -112,10 +111,16 @@ def _with_evidence(result: Result, proved: Proved) -> Result:
     return result._replace(lines=[*lines, *result.lines], document={**result.document, "proof": evidence})
 
 
+def _check_clean(plan: Plan | None, with_git: bool) -> None:
+    if plan is not None and with_git:
+        git.check_clean(plan.checkout.root, list(plan.changed()))
+
+
 def _is_stale(plan: Plan) -> bool:
     """Whether somebody was quicker, between the plan and the lock."""
     root = plan.checkout.root
-    return ledger.load(root) != plan.ledger or files.read(plan.checkout.path()) != plan.before
+    now = {path: files.read(inside(root, path)) for path in plan.files}
+    return ledger.load(root) != plan.ledger or any(now[path] != before for path, (before, _) in plan.files.items())
 
 
 def _write(plan: Plan, with_git: bool) -> str | None:
@@ -126,8 +131,8 @@ def _write(plan: Plan, with_git: bool) -> str | None:
         f"Put in by apply-opt {__version__}; taken out by: apply-opt revert {' '.join(names)}\n"
     )
     new, objects = record(plan, by="apply")
-    change = transaction.Change(plan.checkout.file, plan.before, plan.after)
-    return write([change], plan.ledger, new, objects, message if with_git else None)
+    changes = [transaction.Change(path, *texts) for path, texts in plan.changed().items()]
+    return write(changes, plan.ledger, new, objects, message if with_git else None)
 
 
 def _result(plan: Plan, commit: str | None, with_git: bool) -> Result:
@@ -135,12 +140,8 @@ def _result(plan: Plan, commit: str | None, with_git: bool) -> Result:
     if with_git and not plan.of_kind(PLANNED):
         lines.append(("yellow", "there was nothing to commit"))
     if plan.of_kind(PLANNED):
-        lines.append(
-            (
-                "",
-                f"{plan.checkout.file} changed in {plan.checkout.root}" + (f", commit {commit[:10]}" if commit else ""),
-            )
-        )
+        where = f"{', '.join(plan.changed())} changed in {plan.checkout.root}"
+        lines.append(("", where + (f", commit {commit[:10]}" if commit else "")))
         lines.append(
             (
                 "dim",
@@ -148,12 +149,14 @@ def _result(plan: Plan, commit: str | None, with_git: bool) -> Result:
                 + " ".join(o.name for o in plan.of_kind(PLANNED)),
             )
         )
+    hashes = files_document(plan.files)
     document = {
         "checkout": plan.checkout.root,
         "target": plan.checkout.target.name,
         "file": plan.checkout.file,
         "commit": commit,
-        "sha256": {"before": sha256(plan.before), "after": sha256(plan.after)},
+        "sha256": hashes[plan.checkout.file],
+        "files": {path: hashes[path] for path in plan.changed()},
         "outcomes": [outcome_document(o, done=True) for o in plan.outcomes],
     }
     return Result(lines, document)

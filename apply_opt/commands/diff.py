@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.outcomes import WORDS, outcome_document, outcome_lines
+from apply_opt.commands.outcomes import WORDS, files_document, outcome_document, outcome_lines
 from apply_opt.commands.planning import add_plan_arguments, locate, plan_for
 from apply_opt.model import patch
 from apply_opt.model.plan import PLANNED
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Plan and show."""
     plan = plan_for(arguments, *locate(arguments), shown=arguments.names)
-    text = patch.make(plan.before, plan.after, plan.checkout.file)
+    text = b"".join(patch.make(before, after, path) for path, (before, after) in plan.files.items())
     lines = [(_style(line), line) for line in text.decode("utf-8", "replace").splitlines()]
     if lines:
         lines.append(("", ""))
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> Result:
     document = {
         "checkout": plan.checkout.root,
         "file": plan.checkout.file,
+        "files": files_document(plan.changed()),
         "diff": text.decode("utf-8", "replace"),
         "outcomes": [outcome_document(o) for o in plan.outcomes],
     }

@@ -8,9 +8,17 @@ import shlex
 from collections.abc import Sequence
 
 from apply_opt import __version__
-from apply_opt.commands import Result, add_checkout_arguments, state
-from apply_opt.commands.outcomes import outcome_document, outcome_lines
-from apply_opt.commands.planning import Plan, add_plan_arguments, locate, plan_for, refuse_unless_landed
+from apply_opt.commands import Result, add_checkout_arguments
+from apply_opt.commands.outcomes import files_document, outcome_document, outcome_lines
+from apply_opt.commands.planning import (
+    Plan,
+    Texts,
+    add_plan_arguments,
+    locate,
+    plan_for,
+    refuse_unless_landed,
+    taken_out,
+)
 from apply_opt.errors import Refused
 from apply_opt.io import git
 from apply_opt.model import patch
@@ -36,20 +44,24 @@ def run(arguments: argparse.Namespace) -> Result:
     """Plan, and print the plan as a patch."""
     plan = plan_for(arguments, *locate(arguments), as_it_is=True)
     refuse_unless_landed(plan, arguments.names)
-    planned, before, after = plan.of_kind(PLANNED), plan.before, plan.after
+    planned, texts = plan.of_kind(PLANNED), plan.changed()
     if not planned:
         planned = _applied(plan)
-        before = _without(plan, [outcome.name for outcome in planned])
-    if set("\n\t").intersection(plan.checkout.file):
-        raise Refused(f"no patch can name {plan.checkout.file!r}", "give the folder another name first")
-    if before == after:
+        texts = taken_out(plan, [outcome.name for outcome in planned])
+    for path in texts:
+        if set("\n\t").intersection(path):
+            raise Refused(f"no patch can name {path!r}", "give the folder another name first")
+    if not texts:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to export: {reasons}", "apply-opt status")
     head = git.head(plan.checkout.root)
     origin = f"{plan.checkout.target.name}{f' at {head}' if head else ''}"
-    text = header(planned, origin, before, after) + patch.make(before, after, plan.checkout.file)
+    text = header(planned, origin, list(texts.values()))
+    text += b"".join(patch.make(before, after, path) for path, (before, after) in texts.items())
     document = {
         "checkout": plan.checkout.root,
+        "file": plan.checkout.file,
+        "files": files_document(texts),
         "patch": text.decode("utf-8", "surrogateescape"),
         "outcomes": [outcome_document(o) for o in plan.outcomes],
     }
@@ -63,15 +75,11 @@ def _applied(plan: Plan) -> list[Outcome]:
     return [o._replace(parameters=entry.parameters) for o, entry in entries if entry is not None]
 
 
-def _without(plan: Plan, names: Sequence[str]) -> bytes:
-    rest = state.without(plan.ledger, names, state.contents(plan.ledger))
-    return rest.files.get(plan.checkout.file, plan.before)
+def header(planned: Sequence[Outcome], origin: str, texts: Sequence[Texts], notes: str = "", date: str = "") -> bytes:
+    """The DEP-3 header (https://dep-team.pages.debian.net/deps/dep3/) with what ``adopt`` needs to know the patch again.
 
-
-def header(
-    planned: Sequence[Outcome], origin: str, before: bytes, after: bytes, notes: str = "", date: str = ""
-) -> bytes:
-    """The DEP-3 header (https://dep-team.pages.debian.net/deps/dep3/) with what ``adopt`` needs to know the patch again."""
+    ``texts`` are the files before and after, in the order in which the patch has them.
+    """
     date = date or datetime.date.today().isoformat()
     settings = [
         f"{o.name}.{p.name}={o.parameters[p.name]}"
@@ -87,8 +95,8 @@ def header(
         f"Last-Update: {date}",
         f"X-Apply-Opt: {' '.join(o.name for o in planned)}",
         *([f"X-Apply-Opt-Set: {shlex.join(settings)}"] if settings else []),
-        f"X-Sha256-Before: {sha256(before)}",
-        f"X-Sha256-After: {sha256(after)}",
+        f"X-Sha256-Before: {' '.join(sha256(before) for before, _ in texts)}",
+        f"X-Sha256-After: {' '.join(sha256(after) for _, after in texts)}",
         "---",
     ]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")

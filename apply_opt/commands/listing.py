@@ -11,6 +11,7 @@ from apply_opt.commands.words import language, title
 from apply_opt.errors import ApplyOptError, NotRecognised
 from apply_opt.io import catalog
 from apply_opt.io.checkout import Checkout
+from apply_opt.io.parts import Parts
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, Outcome
 from apply_opt.model.unit import Optimization
 
@@ -37,7 +38,8 @@ def run(arguments: argparse.Namespace) -> Result:
         if arguments.repo != "." or arguments.file:
             raise
         reason = error.message
-    rows = [_row(units, place, optimization) for optimization in units.optimizations.values()]
+    parts = Parts(place) if place else None
+    rows = [_row(units, parts, optimization) for optimization in units.optimizations.values()]
     bundles: list[dict[str, object]] = [
         {"name": b.name, "target": b.target, "title": title(b), "optimizations": list(b.optimizations)}
         for b in units.bundles.values()
@@ -60,21 +62,23 @@ def run(arguments: argparse.Namespace) -> Result:
     )
 
 
-def _row(units: catalog.Catalog, place: Optional[Checkout], optimization: Optimization) -> dict[str, object]:
+def _row(units: catalog.Catalog, parts: Optional[Parts], optimization: Optimization) -> dict[str, object]:
     row: dict[str, object] = {
         "name": optimization.name,
         "target": optimization.target,
         "class": optimization.safety,
         "title": title(optimization),
+        "file": None,
         "state": None,
         "note": "",
     }
-    if place is None or optimization.target != place.target.name:
+    if parts is None or optimization.target != parts.place.target.name:
         return row
     try:
-        outcome: Outcome = make_plan(units, place, [optimization], Request()).outcomes[0]
+        outcome: Outcome = make_plan(units, parts.place, [optimization], Request(), parts).outcomes[0]
     except ApplyOptError as error:
         return {**row, "state": "unknown", "note": error.message}
     note = outcome.next_step if outcome.kind == LEFT_OUT else "" if outcome.kind == PLANNED else outcome.message
     refused = "no site" if outcome.error is not None and outcome.error.kind == "no_site" else "refused"
+    row["file"] = outcome.file or None
     return {**row, "state": STATES.get(outcome.kind, refused), "note": note}

@@ -23,7 +23,7 @@ MANIFEST = '''title = "TODO: what it does, in one line"
 title_zh = "TODO：一句话说明"
 target = "{target}"
 safety = "{safety}"
-sites = ["todo_name_of_the_place"]
+{part}sites = ["todo_name_of_the_place"]
 manual = """
 TODO: the edit, for somebody who has to make it by hand."""
 '''
@@ -143,7 +143,7 @@ def rewrite(data: bytes):
 
 
 def reference() -> bytes:
-    return Path(TARGET.folder, "reference", TARGET.files[0]).read_bytes()
+    return Path(TARGET.folder, "reference", TARGET.part(OPTIMIZATION.part).files[0]).read_bytes()
 
 
 @pytest.mark.parametrize("text", [b"", b"x = 1\\n"])  # add: look-alikes, already done, a version without the site
@@ -170,6 +170,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("name", metavar="NAME", help="its name everywhere: folder, codemod, test, command line")
     parser.add_argument("--target", metavar="TARGET", required=True, help="the target it is for (target_repos/TARGET)")
+    parser.add_argument("--part", metavar="PART", help="the part of it that is changed (default: the main file)")
     parser.add_argument(
         "--class", dest="safety", choices=SAFETY, default="exact", help="its safety class (default: exact)"
     )
@@ -182,8 +183,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Result:
     """Write all its files, or none."""
     name, root = arguments.name, os.path.abspath(arguments.root)
-    _check(name, root, arguments.target)
-    words = {"name": name, "target": arguments.target, "safety": arguments.safety}
+    _check(name, root, arguments.target, arguments.part)
+    part = f'part = "{arguments.part}"\n' if arguments.part else ""
+    words = {"name": name, "target": arguments.target, "safety": arguments.safety, "part": part}
     texts = {
         f"patches/{name}/optimization.toml": MANIFEST,
         f"patches/{name}/README.md": PAGE,
@@ -201,7 +203,7 @@ def run(arguments: argparse.Namespace) -> Result:
     return Result(lines, {"name": name, "files": list(texts)})
 
 
-def _check(name: str, root: str, target: str) -> None:
+def _check(name: str, root: str, target: str, part: str | None) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise UsageError(
             f"{name!r} is not a name: lower-case words with _ between them", "for example: tokenizer_warm_up"
@@ -215,6 +217,9 @@ def _check(name: str, root: str, target: str) -> None:
     if target not in targets:
         known = f"targets: {', '.join(targets)}" if targets else f"write {root}/target_repos/{target}/target.toml first"
         raise UsageError(f"there is no target called {target} in {root}", known)
+    parts = targets[target].parts
+    if part and part not in parts:
+        raise UsageError(f"{target} has no part called {part}", f"its parts: {', '.join(parts) or 'none'}")
 
 
 def _write(root: str, texts: Mapping[str, bytes]) -> None:

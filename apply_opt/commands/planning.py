@@ -11,14 +11,18 @@ from apply_opt.commands import GONE, PARTLY, state
 from apply_opt.errors import Conflict, LedgerError, NotRecognised, Refused, UsageError
 from apply_opt.io import catalog, checkout, files, ledger
 from apply_opt.io.catalog import Catalog, Unit
-from apply_opt.io.checkout import Checkout
+from apply_opt.io.checkout import Checkout, inside
+from apply_opt.io.parts import Parts
 from apply_opt.model import plan
-from apply_opt.model.codemod import CheckedCodemod
+from apply_opt.model.codemod import CheckedCodemod, Site
 from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import Value, resolve
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
 from apply_opt.model.target import Revision
 from apply_opt.model.unit import Optimization
+
+Texts = tuple[bytes, bytes]
+"""A file before and after."""
 
 
 class Request(NamedTuple):
@@ -36,13 +40,16 @@ class Request(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The outcomes in order, and the file before and after all of them."""
+    """The outcomes in order, and each file before and after all of them: the main file, and those that were asked for."""
 
     checkout: Checkout
     ledger: ledger.Ledger
     outcomes: Sequence[Outcome]
-    before: bytes
-    after: bytes
+    files: Mapping[str, Texts]
+
+    def changed(self) -> dict[str, Texts]:
+        """The files that would be other ones."""
+        return {path: texts for path, texts in self.files.items() if texts[0] != texts[1]}
 
     def of_kind(self, kind: str) -> list[Outcome]:
         """The outcomes of one kind."""
@@ -83,6 +90,14 @@ def plan_for(
     return make_plan(units, place, members(units, arguments.names), request)
 
 
+def taken_out(plan: Plan, names: Sequence[str]) -> dict[str, Texts]:
+    """The files that hold ``names`` by the ledger, without and with them; the main file first."""
+    now = state.contents(plan.ledger)
+    rest = state.without(plan.ledger, names, now)
+    paths = sorted(rest.files, key=lambda path: path != plan.checkout.file)
+    return {path: (rest.files[path], now[path] or b"") for path in paths if rest.files[path] != now[path]}
+
+
 def refuse_unless_landed(plan: Plan, names: Sequence[str], strict: bool = False) -> None:
     """Raise where something asked for by its own name cannot be had, or nothing of a bundle, or (strict) not all of it."""
     failed = [o for o in plan.outcomes if o.kind in (REFUSED, LEFT_OUT)]
@@ -117,15 +132,21 @@ def members(units: Catalog, names: Sequence[str]) -> list[Optimization]:
     return list({member.name: member for member in found}.values())
 
 
-def find_checkout(units: Catalog, wanted: Sequence[Unit], repo: str, file: Optional[str]) -> Checkout:
+def find_checkout(units: Catalog, wanted: Sequence[Unit], repo: str, named: Sequence[str]) -> Checkout:
     """The checkout for ``wanted`` (for anything known, where that is empty)."""
     names = {unit.target for unit in wanted} or set(units.targets)
     if len(names) > 1 and wanted:
         raise UsageError(f"these are for different targets: {', '.join(sorted(names))}", "apply them one by one")
-    return checkout.find(repo, [units.targets[name] for name in sorted(names)], file)
+    return checkout.find(repo, [units.targets[name] for name in sorted(names)], named)
 
 
-def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimization], request: Request) -> Plan:
+def make_plan(
+    units: Catalog,
+    place: Checkout,
+    optimizations: Sequence[Optimization],
+    request: Request,
+    parts: Optional[Parts] = None,
+) -> Plan:
     """Plan ``optimizations`` one after the other; each sees what the one before it made."""
     parameters = _parameters(optimizations, request.given)
     if ledger.unfinished(place.root):
@@ -139,26 +160,60 @@ def make_plan(units: Catalog, place: Checkout, optimizations: Sequence[Optimizat
         raise NotRecognised(f"{place.path()} is not there any more")
     now = state.contents(record)
     states = {e.name: state.entry_state(record, e, now) for e in record.entries}
-    here = [e for e in record.entries if any(f.path == place.file for f in e.files) and states[e.name] != GONE]
-    applied = [(e.name, dict(e.parameters)) for e in here]
-    view = _View(record, states, [name for name, _ in applied], request, parameters, units.optimizations)
+    here = [e for e in record.entries if states[e.name] != GONE and _is_part_of(units, place, e)]
+    view = _View(record, states, [e.name for e in here], request, parameters, units.optimizations)
+    tree = _Tree(parts or Parts(place), {place.file: before})
     try:
-        planner, outcomes = _plan_all(view, plan.Planner(before, place.file), optimizations)
+        outcomes = _plan_all(view, tree, optimizations)
     except (Refused, RecursionError):  # one of them is at fault: which one, and what the others make, shows one by one
-        planner, outcomes = _plan_all(view, plan.Planner(before, place.file, careful=True), optimizations)
-    stack = [*applied, *((o.name, dict(o.parameters)) for o in outcomes if o.kind == PLANNED)]
-    if outcomes and all(plan.is_default(units.optimizations[n], p) for n, p in stack if n in units.optimizations):
-        plan.check_known(_revision(place, record, before), [n for n, _ in stack], planner.data)
-    return Plan(place, record, outcomes, before, planner.data)
+        tree = _Tree(tree.parts, tree.before, careful=True)
+        outcomes = _plan_all(view, tree, optimizations)
+    for path, planner in tree.planners.items():
+        stack = [(e.name, e.parameters) for e in here if any(f.path == path for f in e.files)]
+        stack += [(o.name, o.parameters) for o in outcomes if o.kind == PLANNED and o.file == path]
+        if all(plan.is_default(units.optimizations[n], p) for n, p in stack if n in units.optimizations):
+            revision = _revision(place, record, path, planner.before)
+            plan.check_known(revision, [name for name, _ in stack], planner.data)
+    return Plan(place, record, outcomes, tree.texts())
 
 
-def _revision(place: Checkout, record: ledger.Ledger, now: bytes) -> Optional[Revision]:
+def _is_part_of(units: Catalog, place: Checkout, entry: ledger.Entry) -> bool:
+    """Whether an entry changed the main file, or another part of the target than that."""
+    unit = units.optimizations.get(entry.name)
+    return any(file.path == place.file for file in entry.files) or bool(unit and unit.part)
+
+
+def _revision(place: Checkout, record: ledger.Ledger, path: str, now: bytes) -> Optional[Revision]:
     """The upstream revision that the file is, apart from what the ledger says; ``None`` where it was edited."""
-    chain = record.chain(place.file)
+    chain = record.chain(path)
     if not chain:
         return plan.known(place.target.revisions, now)
     pristine = ledger.content(place.root, chain[0].before)
     return plan.known(place.target.revisions, pristine) if sha256(now) == chain[-1].after else None
+
+
+class _Tree:
+    """A planner for each file that an optimization asks for, from when the first one does."""
+
+    def __init__(self, parts: Parts, before: Mapping[str, bytes], careful: bool = False) -> None:
+        self.parts = parts
+        self.before = dict(before)
+        self.careful = careful
+        self.planners: dict[str, plan.Planner] = {}
+
+    def planner(self, optimization: Optimization) -> plan.Planner:
+        """The planner for its file. Raises :class:`Refused` where that is not found."""
+        path = self.parts.file(optimization.part)
+        if path not in self.planners:
+            if path not in self.before:
+                self.before[path] = files.read(inside(self.parts.place.root, path)) or b""
+            self.planners[path] = plan.Planner(self.before[path], path, self.careful)
+        return self.planners[path]
+
+    def texts(self) -> dict[str, Texts]:
+        """Each file before and after what was planned."""
+        after = {path: planner.data for path, planner in self.planners.items()}
+        return {path: (data, after.get(path, data)) for path, data in self.before.items()}
 
 
 class _View(NamedTuple):
@@ -191,18 +246,19 @@ def _parameters(optimizations: Sequence[Optimization], given: Mapping[str, str])
     return result
 
 
-def _plan_all(
-    view: _View, planner: plan.Planner, optimizations: Sequence[Optimization]
-) -> tuple[plan.Planner, list[Outcome]]:
+def _plan_all(view: _View, tree: _Tree, optimizations: Sequence[Optimization]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     for optimization in optimizations:
         names = {*view.applied, *(o.name for o in outcomes if o.kind in (PLANNED, ALREADY, NOT_NEEDED))}
-        outcomes.append(_plan_one(view, planner, names, optimization))
-    planner.finish()
-    return planner, [o._replace(sites=planner.settled.get(o.name, o.sites)) for o in outcomes]
+        outcomes.append(_plan_one(view, tree, names, optimization))
+    settled: dict[str, Sequence[Site]] = {}
+    for planner in tree.planners.values():
+        planner.finish()
+        settled |= planner.settled
+    return [o._replace(sites=settled.get(o.name, o.sites)) for o in outcomes]
 
 
-def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization: Optimization) -> Outcome:
+def _plan_one(view: _View, tree: _Tree, names: set[str], optimization: Optimization) -> Outcome:
     """One optimization on top of ``names``: what the ledger says of it, what stands in its way, what its codemod says."""
     parameters = view.parameters[optimization.name]
     entry = view.record.entry(optimization.name)
@@ -217,10 +273,14 @@ def _plan_one(view: _View, planner: plan.Planner, names: set[str], optimization:
     held_back, notes = _held_back(optimization, parameters, view.request)
     if held_back and optimization.name in view.request.shown:
         notes, held_back = (f"to apply it: {held_back.next_step}",), None
+    try:
+        planner = tree.planner(optimization)
+    except Refused as error:
+        return plan.refused(optimization, parameters, error)
     outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=held_back is None)
     if outcome.kind != PLANNED:
         return outcome
-    return held_back or outcome._replace(notes=notes)
+    return held_back._replace(file=outcome.file) if held_back else outcome._replace(notes=notes)
 
 
 def _recorded(
@@ -240,7 +300,8 @@ def _recorded(
     asked = {key.rpartition(".")[2] for key in request.given}
     same = all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked)
     if same or (request.as_it_is and not asked):
-        return Outcome(optimization, ALREADY, parameters, message=f"applied at {entry.applied_at}")
+        message = f"applied at {entry.applied_at}"
+        return Outcome(optimization, ALREADY, parameters, message=message, file=entry.files[0].path)
     return _refusal(
         optimization,
         parameters,

@@ -14,8 +14,8 @@ import filelock
 import platformdirs
 
 from apply_opt import __version__
-from apply_opt.commands import Result, state
-from apply_opt.commands.planning import Plan, locate, plan_for, refuse_unless_landed
+from apply_opt.commands import Result
+from apply_opt.commands.planning import Plan, Texts, locate, plan_for, refuse_unless_landed, taken_out
 from apply_opt.errors import ApplyOptError, Refused
 from apply_opt.io import arms, files, git, machine, workers
 from apply_opt.io.checkout import SKIPPED
@@ -69,24 +69,24 @@ def subject(arguments: argparse.Namespace) -> Iterator[Subject]:
 @contextlib.contextmanager
 def subject_of(plan: Plan, arguments: argparse.Namespace) -> Iterator[Subject]:
     """The two arms of a plan. Raises :class:`Refused` where they are the same."""
-    before, after, names = _sides(plan)
-    if before == after:
+    texts, names = _sides(plan)
+    if not texts:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to compare: {reasons}", "apply-opt status")
-    with subject_between(plan, names, before, after, arguments) as found:
+    with subject_between(plan, names, texts, arguments) as found:
         yield found
 
 
 @contextlib.contextmanager
 def subject_between(
-    plan: Plan, names: Sequence[str], before: bytes, after: bytes, arguments: argparse.Namespace
+    plan: Plan, names: Sequence[str], texts: Mapping[str, Texts], arguments: argparse.Namespace
 ) -> Iterator[Subject]:
-    """Two arms with these contents of the plan's file."""
+    """Two arms in which these files of the plan differ."""
+    before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
     setting = _setting(arguments, plan, before)
-    path = plan.checkout.file
-    with arms.copies(plan.checkout.root, {path: before}, {path: after}) as (one, other):
+    with arms.copies(plan.checkout.root, before, after) as (one, other):
         workload = _prepared(setting, one)
-        yield Subject(plan, names, one, other, {path: (before, after)}, setting, workload)
+        yield Subject(plan, names, one, other, texts, setting, workload)
 
 
 def header(found: Subject, kind: str) -> dict[str, Any]:
@@ -113,24 +113,26 @@ def _patch(path: str, before: bytes, after: bytes) -> str:
     return patch.make(before, after, path).decode("utf-8", "replace")
 
 
-def _sides(plan: Plan) -> tuple[bytes, bytes, list[str]]:
+def _sides(plan: Plan) -> tuple[dict[str, Texts], list[str]]:
+    """The files that differ, without and with what is planned, or else with what is applied; and the names of that."""
     planned = [outcome.name for outcome in plan.of_kind(PLANNED)]
     if planned:
-        return plan.before, plan.after, planned
+        return plan.changed(), planned
     applied = [o.name for o in plan.of_kind(ALREADY) if plan.ledger.entry(o.name)]
-    rest = state.without(plan.ledger, applied, state.contents(plan.ledger))
-    return rest.files.get(plan.checkout.file, plan.before), plan.before, applied
+    return taken_out(plan, applied), applied
 
 
-def _setting(arguments: argparse.Namespace, plan: Plan, before: bytes) -> Setting:
-    options = {"file": plan.checkout.file, **dict(text.partition("=")[::2] for text in arguments.option)}
+def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, bytes]) -> Setting:
+    main = plan.checkout.file
+    options = {"file": main, **dict(text.partition("=")[::2] for text in arguments.option)}
     target = plan.checkout.target
     workload = os.path.join(target.folder, "workload.py")
     if not os.path.isfile(workload):
         raise ApplyOptError(
             f"the target {target.name} has no workload, so that nothing can be run", f"write {workload}"
         )
-    key = sha256(json.dumps([options, sha256(before), _sources(target.folder)], sort_keys=True).encode())
+    unchanged = sha256(before.get(main, plan.files[main][0]))
+    key = sha256(json.dumps([options, unchanged, _sources(target.folder)], sort_keys=True).encode())
     folder = os.path.join(platformdirs.user_cache_dir("apply-opt", appauthor=False), target.name, key[:16])
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
     threads = arguments.threads or machine.cores()["usable"]
@@ -160,24 +162,32 @@ def _prepared(setting: Setting, arm: Arm) -> Workload:
 
 def check_identity(result: Mapping[str, Any], subject: Subject, side: int) -> int:
     """How often the changed lines ran in the arm ``side`` (0 before, 1 after). Raises :class:`Void` for the wrong code."""
-    ran = 0
+    total = 0
     for path, texts in subject.texts.items():
         found = result["identity"][path]
         if not found["modules"]:
             raise Void(f"{path} was never imported: the workload does not run it", "name the file: --file PATH")
         if found["sha256"] != sha256(texts[side]):
             raise Void(f"the arm {('before', 'after')[side]} ran another version of {path}", "run it again")
-        ran += sum(found["lines"].get(str(line), 0) for line in _changed(texts, side))
-    if side == 1 and not ran and _changed(next(iter(subject.texts.values())), 1):
-        raise Void("none of the changed lines ran: the workload does not exercise the change", "apply-opt diff NAME")
-    return ran
+        ran = sum(found["lines"].get(str(line), 0) for line in _changed(texts, side))
+        if not ran and side == _changed_side(texts):
+            why = f"none of the changed lines of {path} ran: the workload does not exercise the change"
+            raise Void(why, "apply-opt diff NAME")
+        total += ran
+    return total
+
+
+def _changed_side(texts: tuple[bytes, bytes]) -> int:
+    """The arm in which the changed lines are to be seen running: before, where the change only takes lines out."""
+    return 1 if _changed(texts, 1) else 0
 
 
 def _changed(texts: tuple[bytes, bytes], side: int) -> list[int]:
-    """The lines (from 1) of one side that the other does not have."""
-    codes = opcodes(split(texts[0]), split(texts[1]))
-    spans = [(a0, a1) if side == 0 else (b0, b1) for tag, a0, a1, b0, b1 in codes if tag != "equal"]
-    return [line + 1 for start, end in spans for line in range(start, end)]
+    """The lines of code (from 1) of one side that the other does not have: no empty ones, and no comments."""
+    lines = [split(text) for text in texts]
+    spans = [(code[1:3], code[3:5])[side] for code in opcodes(*lines) if code[0] != "equal"]
+    found = [index for start, end in spans for index in range(start, end)]
+    return [index + 1 for index in found if lines[side][index].partition(b"#")[0].strip()]
 
 
 def failure(error: WorkerFailed, code: int) -> Result:

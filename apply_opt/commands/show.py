@@ -9,6 +9,7 @@ from apply_opt.commands import Result, add_json_argument
 from apply_opt.commands.words import language, title
 from apply_opt.io import catalog
 from apply_opt.model.parameters import spelled
+from apply_opt.model.target import Target
 from apply_opt.model.unit import Bundle, Optimization
 
 HELP = "what an optimization changes, why, when not to use it, its parameters, and what was measured"
@@ -28,25 +29,28 @@ def run(arguments: argparse.Namespace) -> Result:
     units = catalog.load()
     unit = units.unit(arguments.name)
     page = catalog.page(unit, language())
+    target = units.targets[unit.target]
     facts = _facts(unit)
     document = {"name": unit.name, "title": title(unit), "target": unit.target, "page": page, **facts}
     if arguments.json:
         return Result([], document)
-    return Result([*_head(unit), *_styled(page)], document)
+    return Result([*_head(unit, target), *_styled(page)], document)
 
 
 def _facts(unit: Optimization | Bundle) -> dict[str, object]:
     if isinstance(unit, Bundle):
         return {"optimizations": list(unit.optimizations)}
     parameters = [{**p._asdict(), "choices": list(p.choices)} for p in unit.parameters]
-    return {"class": unit.safety, "sites": list(unit.sites), "parameters": parameters, "manual": unit.manual.strip()}
+    about = {"class": unit.safety, "part": unit.part or None, "sites": list(unit.sites)}
+    return {**about, "parameters": parameters, "manual": unit.manual.strip()}
 
 
-def _head(unit: Optimization | Bundle) -> list[tuple[str, str]]:
+def _head(unit: Optimization | Bundle, target: Target) -> list[tuple[str, str]]:
     lines = [("bold", f"{unit.name}: {title(unit)}")]
     if isinstance(unit, Bundle):
         return [*lines, ("", f"applies: {', '.join(unit.optimizations)}"), ("", "")]
-    lines.append(("", f"target {unit.target}, class {unit.safety}"))
+    place = f", in {target.part(unit.part).files[0]} (part {unit.part})" if unit.part else ""
+    lines.append(("", f"target {unit.target}, class {unit.safety}{place}"))
     width = max((len(p.name) for p in unit.parameters), default=0)
     for p in unit.parameters:
         text = p.help_zh if language() != "en" and p.help_zh else p.help

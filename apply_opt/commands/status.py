@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY, Result, add_checkout_arguments
-from apply_opt.errors import Ambiguous, NoSite, NotRecognised, OtherValues, PartlyApplied, Refused
+from apply_opt.errors import Ambiguous, ApplyOptError, NoSite, NotRecognised, OtherValues, PartlyApplied, Refused
 from apply_opt.io import checkout, files
-from apply_opt.io.checkout import STATE_FOLDER, Checkout
+from apply_opt.io.checkout import STATE_FOLDER, Checkout, inside
 from apply_opt.model.digest import sha256
 
 if TYPE_CHECKING:
     from apply_opt.model.source import Source
+    from apply_opt.model.target import Revision
     from apply_opt.model.unit import Optimization
 
 HELP = "what is applied here, by apply-opt or by hand, and whether it was edited since"
@@ -66,13 +68,13 @@ def run(arguments: argparse.Namespace) -> Result:
     place = None if root else _recognise(arguments, False)
     root = root or (place.root if place else None)
     found = _recorded(root) if root else Found((), {})
-    names = _known(found)
-    found.states.update((name, (NOT_APPLIED, "")) for name in sorted(names) if name not in found.states)
-    if not names:
+    by_files = _known(root, found) if root else None
+    if by_files is None:
         place = place or _recognise(arguments, bool(found.states))
-        for name, (what, note) in _by_structure(place).items() if place else ():
-            if name not in found.states or (found.states[name][0] == GONE and what == BY_HAND):
-                found.states[name] = (what, note)
+        by_files = _by_files(place) if place else {}
+    for name, (what, note) in by_files.items():
+        if name not in found.states or (found.states[name][0] == GONE and what == BY_HAND):
+            found.states[name] = (what, note)
     if place is not None:
         found = found._replace(files=found.files or [place.file], target=place.target.name)
     return _result(root or os.path.realpath(arguments.repo), found)
@@ -101,13 +103,25 @@ def _recorded(root: str) -> Found:
     return Found(originals, states, record.paths(), target, recovered, lost)
 
 
-def _known(found: Found) -> set[str]:
-    """What could be applied, where the ledger tells all that is: its changes, as they were left, to a file known upstream."""
-    if len(found.originals) != 1 or any(what != APPLIED for what, _ in found.states.values()):
-        return set()
+def _known(root: str, found: Found) -> Optional[dict[str, tuple[str, str]]]:
+    """What the files say, where ledger and hashes tell all: they were known upstream, and what was applied is as it was left."""
+    if not found.originals or any(what != APPLIED for what, _ in found.states.values()):
+        return None
     from apply_opt.io import targets
 
-    return targets.known_names(targets.data_root(), found.originals[0])
+    revisions = targets.known_revisions(targets.data_root(), found.originals[0])
+    recorded = [revision for revision in revisions if revision.sha256 in found.originals]
+    if {revision.sha256 for revision in recorded} != set(found.originals):
+        return None
+    states = {name: (NOT_APPLIED, "") for revision in recorded for name in revision.names()}
+    for path in sorted({revision.path for revision in revisions} - {revision.path for revision in recorded}):
+        with contextlib.suppress(Refused):
+            more = _by_hash([r for r in revisions if r.path == path], checkout.read(root, path) or b"")
+            if more is not None:
+                states |= more
+                continue
+        return None
+    return states
 
 
 def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Checkout]:
@@ -127,25 +141,52 @@ def _recognise(arguments: argparse.Namespace, has_ledger: bool) -> Optional[Chec
         raise
 
 
-def _by_structure(place: Checkout) -> dict[str, tuple[str, str]]:
-    """What the files say by themselves: by their hash where it is known, else by their structure."""
-    data = files.read(place.path()) or b""
-    digest = sha256(data)
-    for revision in place.target.revisions:
-        states = {revision.sha256: (), **{value: key.split("+") for key, value in revision.after.items()}}
-        if digest in states:
-            names = {name for key in revision.after for name in key.split("+")}
-            there = (BY_HAND, f"as on {revision.repository}")
-            return {name: there if name in states[digest] else (NOT_APPLIED, "") for name in sorted(names)}
-    from apply_opt.io import catalog
+def _by_files(place: Checkout) -> dict[str, tuple[str, str]]:
+    """What the files say by themselves. Parts are not looked for through the whole tree: that is for quick commands too long."""
+    from apply_opt.io import parts
+    from apply_opt.model.target import MAIN
+
+    found = _by_file(place, MAIN, place.file)
+    for part in place.target.parts.values():
+        try:
+            path = parts.near(place, part)
+            absent = NO_SITE, f"there is no {' or '.join(part.files)} (apply-opt list looks for it elsewhere)"
+        except ApplyOptError as error:
+            path, absent = None, (UNCLEAR, error.message)
+        found |= _by_file(place, part.name, path) if path else {o.name: absent for o in _ours(place, part.name)}
+    return found
+
+
+def _by_file(place: Checkout, part: str, path: str) -> dict[str, tuple[str, str]]:
+    """What a file says: by its hash where it is known, else by its structure."""
+    data = files.read(inside(place.root, path)) or b""
+    known = _by_hash(place.target.revisions, data)
+    if known is not None:
+        return known
     from apply_opt.model.source import Source
 
-    ours = [o for o in catalog.load().optimizations.values() if o.target == place.target.name]
+    ours = _ours(place, part)
     try:
-        source = Source(data, place.file)
+        source = Source(data, path)
     except Refused as error:
         return {optimization.name: (UNCLEAR, error.message) for optimization in ours}
     return {optimization.name: _look(source, optimization) for optimization in ours}
+
+
+def _by_hash(revisions: Sequence[Revision], data: bytes) -> Optional[dict[str, tuple[str, str]]]:
+    digest = sha256(data)
+    for revision in revisions:
+        names = revision.holding(digest)
+        if names is not None:
+            there = (BY_HAND, f"as on {revision.repository}")
+            return {name: there if name in names else (NOT_APPLIED, "") for name in revision.names()}
+    return None
+
+
+def _ours(place: Checkout, part: str) -> list[Optimization]:
+    from apply_opt.io import catalog
+
+    return [o for o in catalog.load().optimizations.values() if o.target == place.target.name and o.part == part]
 
 
 def _look(source: Source, optimization: Optimization) -> tuple[str, str]:

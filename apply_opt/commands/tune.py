@@ -16,6 +16,7 @@ from apply_opt.commands import Result, add_checkout_arguments, bench
 from apply_opt.commands.planning import (
     Plan,
     Request,
+    Texts,
     add_plan_arguments,
     locate,
     make_plan,
@@ -84,7 +85,7 @@ def run(arguments: argparse.Namespace) -> Result:
         raise Refused(f"{name} is there already, or not needed: {base.outcomes[0].message}", step)
     grid = _grid(optimization, arguments)
     plans = [(values, _planned(units, place, optimization, arguments, values)) for values in grid]
-    tried = [(values, plan) for values, plan in plans if plan.after != base.after]
+    tried = [(values, plan) for values, plan in plans if _between(base, plan)]
     if not tried:
         raise UsageError(f"{name}: no values to try but the defaults", f"apply-opt tune {name} --values KEY=A,B")
     level = 1 - (1 - LEVEL) / len(tried)
@@ -127,9 +128,15 @@ def _planned(
     return plan
 
 
+def _between(base: Plan, plan: Plan) -> dict[str, Texts]:
+    """The files that differ between the results of two plans."""
+    texts = {path: (base.files[path][1], plan.files[path][1]) for path in plan.files}
+    return {path: pair for path, pair in texts.items() if pair[0] != pair[1]}
+
+
 def _measured(plan: Plan, base: Plan, arguments: argparse.Namespace, level: float) -> dict[str, Any]:
     names = [outcome.name for outcome in plan.outcomes]
-    with subject_between(plan, names, base.after, plan.after, arguments) as found:
+    with subject_between(plan, names, _between(base, plan), arguments) as found:
         return bench.measure(found, effort_of(arguments), arguments.seed, level)
 
 

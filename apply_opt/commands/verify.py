@@ -96,7 +96,7 @@ def _judge(found: Subject, safety: str) -> Verdict:
     first = _observe(found, found.before)
     again = _observe(found, found.before)
     values = first["values"]
-    check_identity(first, found, 0)
+    removed = check_identity(first, found, 0)
     unstable = parity.broken(values) or parity.differences(values, again["values"], parity.rule_of("exact"))
     if unstable:
         return Verdict(UNVERIFIABLE, "the unchanged program does not agree with itself, or gives NaN", unstable)
@@ -105,7 +105,7 @@ def _judge(found: Subject, safety: str) -> Verdict:
         if not parity.differences(values, _observe(found, found.before, wrong=name)["values"], rule):
             return Verdict(UNVERIFIABLE, f"the wrong variant `{name}` passed: the workload does not see enough")
     after = _observe(found, found.after)
-    ran = check_identity(after, found, 1)
+    ran = check_identity(after, found, 1) or removed
     differences = parity.differences(values, after["values"], rule)
     is_bad = bool(parity.broken(after["values"]) if safety == "lossy" else differences)
     return Verdict(

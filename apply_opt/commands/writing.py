@@ -27,7 +27,7 @@ def record(plan: Plan, by: str) -> tuple[Ledger, list[bytes]]:
     objects = list(rest.objects)
     head = git.head(root)
     for outcome in planned:
-        file, needed = state.file_record(plan.checkout.file, outcome.before, outcome.after)
+        file, needed = state.file_record(outcome.file, outcome.before, outcome.after)
         objects += needed
         entry = ledger.Entry(
             name=outcome.name,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn, Union, cast
 
 from apply_opt.errors import ApplyOptError, UsageError
 from apply_opt.io.targets import data_root, folders, load_targets, manifest_errors, read_toml
-from apply_opt.model.target import Target
+from apply_opt.model.target import MAIN, Target
 from apply_opt.model.unit import Bundle, Optimization, parse_bundle, parse_optimization
 
 if TYPE_CHECKING:
@@ -75,6 +75,9 @@ def _checked(catalog: Catalog) -> Catalog:
         others = unit.optimizations if isinstance(unit, Bundle) else (*unit.requires, *unit.conflicts)
         missing = [unit.target] if unit.target not in catalog.targets else []
         missing += [name for name in others if name not in catalog.optimizations]
+        if isinstance(unit, Optimization) and not missing:
+            parts = (MAIN, *catalog.targets[unit.target].parts)
+            missing += [f"the part {unit.part}"] * (unit.part not in parts)
         if missing:
             raise ApplyOptError(
                 f"the manifest in {unit.folder} names {missing[0]}, which is not there",

@@ -1,17 +1,22 @@
-"""The user's tree: its root, the target that it is a checkout of, and the file to change. Nothing here writes."""
+"""The user's tree: its root, the target that it is a checkout of, and its main file. Nothing here writes.
+
+The other files that optimizations change are looked for in :mod:`apply_opt.io.parts`, once one is asked for.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Optional, TypeVar, Union
 
-from apply_opt.errors import Ambiguous, NotRecognised, Refused
+from apply_opt.errors import Ambiguous, NotRecognised, Refused, UsageError
 from apply_opt.io import files
 
 if TYPE_CHECKING:
-    from apply_opt.model.target import Target
+    from apply_opt.model.target import Part, Target
+
+    Kind = TypeVar("Kind", bound=Union[Part, Target])
 
 STATE_FOLDER = ".apply-opt"
 MAX_SEARCHED, MAX_SOURCE = 200_000, 2_000_000  # files looked through, and the bytes of one, where none was named
@@ -21,14 +26,18 @@ SKIPPED = frozenset(
 
 
 class Checkout(NamedTuple):
-    """``root`` is an absolute path without links; ``target`` is what was recognised there, in ``file`` (relative)."""
+    """``root`` is an absolute path without links; ``target`` is what was recognised there, in ``file`` (relative).
+
+    ``named`` are absolute paths: where the user says that other parts of the target are.
+    """
 
     root: str
     target: Target
     file: str
+    named: Mapping[str, str] = {}
 
     def path(self) -> str:
-        """The absolute path of the file."""
+        """The absolute path of the main file."""
         return inside(self.root, self.file)
 
 
@@ -72,29 +81,50 @@ def _check_owner(root: str) -> None:
         )
 
 
-def find(start: str, targets: Iterable[Target], file: Optional[str] = None) -> Checkout:
+def find(start: str, targets: Iterable[Target], named: Sequence[str] = ()) -> Checkout:
     """The checkout that ``start`` is in.
 
     From ``start`` upwards, the first folder with a target's file at one of its usual places; else, in the repository (or
-    in ``start``, where there is none), the only file anywhere that has a target's markers.
+    in ``start``, where there is none), the only file anywhere that has a target's markers. Or as ``named``: the main
+    file's path, and ``PART=PATH`` for others, from ``start``.
     """
     targets = list(targets)
     folders = ancestors(start)
-    if file is not None:
-        return _named(folders[0], targets, file)
+    file, parts = _read_names(named, targets)
+    place = _find(folders, targets) if file is None else _named(folders[0], targets, file)
+    for name in parts:
+        if name not in place.target.parts:
+            known = f"its parts: {', '.join(place.target.parts) or 'none'}"
+            raise UsageError(f"{place.target.name} has no part called {name}", known)
+    return place._replace(named={name: os.path.join(folders[0], path) for name, path in parts.items()})
+
+
+def _read_names(named: Sequence[str], targets: Sequence[Target]) -> tuple[Optional[str], dict[str, str]]:
+    """The main file's path, and those of parts. What has the name of no part before its ``=`` is a path."""
+    known = {name for target in targets for name in target.parts}
+    pairs = [text.partition("=") for text in named]
+    parts = [(name, path) for name, equals, path in pairs if equals and name in known]
+    paths = [text for text, (name, equals, _) in zip(named, pairs) if not equals or name not in known]
+    if len(paths) > 1 or len(dict(parts)) < len(parts):
+        raise UsageError("--file names one file twice", "once for each: --file PATH, and --file PART=PATH for a part")
+    return (paths[0] if paths else None), dict(parts)
+
+
+def _find(folders: Sequence[str], targets: Sequence[Target]) -> Checkout:
     top = folders[0]
     for folder in folders:
         for target in targets:
             for name in target.files:
-                if _is_target(folder, name, target):
+                if is_kind(folder, name, target):
                     return _rooted(folder, target, name)
-        if _is_root(folder):
+        if is_root(folder):
             top = folder
             break
     return _search(top, targets)
 
 
-def _is_root(folder: str) -> bool:
+def is_root(folder: str) -> bool:
+    """Whether ``folder`` is the top of a git repository, or has a ledger."""
     return any(os.path.lexists(os.path.join(folder, name)) for name in (".git", STATE_FOLDER))
 
 
@@ -102,20 +132,27 @@ def _rooted(folder: str, target: Target, name: str) -> Checkout:
     """The checkout of a file: where the ledger is that it belongs to, if there is one; links in its name are followed."""
     path = inside(folder, name)
     root = ledger_root(os.path.dirname(path)) or folder
-    return Checkout(root, target, os.path.relpath(path, root).replace(os.sep, "/"))
+    return Checkout(root, target, relative(root, path))
+
+
+def relative(root: str, path: str) -> str:
+    """``path`` from ``root``, with forward slashes; where it is not below it, as it is."""
+    return os.path.relpath(path, root).replace(os.sep, "/") if _is_below(path, root) else path
 
 
 def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
     path = os.path.realpath(os.path.join(folder, file))
-    root = next((f for f in ancestors(folder) if _is_root(f)), folder)
-    name = os.path.relpath(path, root).replace(os.sep, "/") if _is_below(path, root) else path
+    root = next((f for f in ancestors(folder) if is_root(f)), folder)
+    name = relative(root, path)
     if not os.path.isdir(path):
         inside(root, name)
     for target in targets:
-        if _is_target(root, name, target):
+        if is_kind(root, name, target):
             return _rooted(root, target, name)
     if not os.path.lexists(path):
-        raise NotRecognised(f"there is no file {file} in {folder}", "name it as it is from there: --file PATH")
+        parts = ", ".join(f"{name}=PATH" for target in targets for name in target.parts)
+        step = "name it as it is from there: --file PATH" + (f" (another part of it: {parts})" if parts else "")
+        raise NotRecognised(f"there is no file {file} in {folder}", step)
     raise NotRecognised(
         f"{file} is not a file of {_names(targets)}{_why_not(root, name, targets)}",
         "leave --file out, to have it looked for",
@@ -124,54 +161,43 @@ def _named(folder: str, targets: Sequence[Target], file: str) -> Checkout:
 
 def _why_not(root: str, name: str, targets: Sequence[Target]) -> str:
     """What the file lacks to be one of ``targets``; nothing, where there is no such file."""
-    data = _read(root, name)
-    return (
-        "" if data is None else "".join(f"\n  {target.name}: it lacks {_missing(data, target)}" for target in targets)
-    )
+    data = read(root, name)
+    return "" if data is None else "".join(f"\n  {target.name}: it lacks {missing(data, target)}" for target in targets)
 
 
-def _is_target(folder: str, name: str, target: Target) -> bool:
-    data = _read(folder, name)
-    return data is not None and has_markers(data, target)
+def is_kind(folder: str, name: str, kind: Union[Part, Target]) -> bool:
+    """Whether ``name`` in ``folder`` is a file, and of that kind."""
+    data = read(folder, name)
+    return data is not None and has_markers(data, kind)
 
 
-def _read(folder: str, name: str) -> Optional[bytes]:
+def read(folder: str, name: str) -> Optional[bytes]:
+    """A file in ``folder``. Raises :class:`Refused` where its name leads out of it."""
     is_file = os.path.isfile(os.path.join(folder, name))
     return files.read(inside(folder, name)) or b"" if is_file else None
 
 
-def has_markers(data: bytes, target: Target) -> bool:
-    """Whether ``data`` has every marker of ``target``, and one of those of which one is enough."""
-    return not _missing(data, target)
+def has_markers(data: bytes, kind: Union[Part, Target]) -> bool:
+    """Whether ``data`` has every marker of ``kind``, and one of those of which one is enough."""
+    return not missing(data, kind)
 
 
-def _missing(data: bytes, target: Target) -> str:
-    """The markers of ``target`` that ``data`` lacks, in words."""
-    lacking = [marker.decode() for marker in target.markers if marker not in data]
-    if target.any_markers and not any(marker in data for marker in target.any_markers):
-        lacking.append("any of " + ", ".join(marker.decode() for marker in target.any_markers))
+def missing(data: bytes, kind: Union[Part, Target]) -> str:
+    """The markers of ``kind`` that ``data`` lacks, in words."""
+    lacking = [marker.decode() for marker in kind.markers if marker not in data]
+    if kind.any_markers and not any(marker in data for marker in kind.any_markers):
+        lacking.append("any of " + ", ".join(marker.decode() for marker in kind.any_markers))
     return " and ".join(lacking)
 
 
 def _search(root: str, targets: Sequence[Target]) -> Checkout:
     inner = [entry.name for entry in os.scandir(root) if os.path.lexists(os.path.join(entry.path, ".git"))]
-    if inner and not _is_root(root):
+    if inner and not is_root(root):
         raise NotRecognised(
             f"{root} is no checkout itself; it holds {', '.join(sorted(inner)[:5])}",
             "go to the one you mean, or: --repo DIR",
         )
-    found: list[tuple[str, Target]] = []
-    for count, entry in enumerate(files.walk(root, SKIPPED)):
-        if count >= MAX_SEARCHED:
-            raise NotRecognised(
-                f"{root} holds more than {MAX_SEARCHED} files: it is not searched further",
-                "name the checkout: --repo DIR",
-            )
-        if not entry.name.endswith(".py") or entry.stat(follow_symlinks=False).st_size > MAX_SOURCE:
-            continue
-        data = files.read(entry.path) or b""
-        name = os.path.relpath(entry.path, root).replace(os.sep, "/")
-        found += [(name, target) for target in targets if has_markers(data, target)]
+    found = search(root, targets)
     if len(found) > 1:
         places = "".join(f"\n  {name}  ({target.name})" for name, target in found)
         raise Ambiguous(f"{len(found)} files in {root} could be meant:{places}", f"name one: --file {found[0][0]}")
@@ -182,6 +208,22 @@ def _search(root: str, targets: Sequence[Target]) -> Checkout:
         )
     name, target = found[0]
     return _rooted(root, target, name)
+
+
+def search(root: str, kinds: Sequence[Kind]) -> list[tuple[str, Kind]]:
+    """The Python files below ``root`` that are of one of ``kinds``. Raises :class:`NotRecognised` for a tree without end."""
+    found: list[tuple[str, Kind]] = []
+    for count, entry in enumerate(files.walk(root, SKIPPED)):
+        if count >= MAX_SEARCHED:
+            raise NotRecognised(
+                f"{root} holds more than {MAX_SEARCHED} files: it is not searched further",
+                "name the checkout: --repo DIR",
+            )
+        if not entry.name.endswith(".py") or entry.stat(follow_symlinks=False).st_size > MAX_SOURCE:
+            continue
+        data = files.read(entry.path) or b""
+        found += [(relative(root, entry.path), kind) for kind in kinds if has_markers(data, kind)]
+    return found
 
 
 def _names(targets: Sequence[Target]) -> str:

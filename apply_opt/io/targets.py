@@ -7,13 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 from apply_opt.errors import ApplyOptError
 from apply_opt.io import files
 
 if TYPE_CHECKING:
-    from apply_opt.model.target import Target
+    from apply_opt.model.target import Revision, Target
 
 
 def data_root() -> str:
@@ -34,19 +34,26 @@ def load_targets(root: str) -> dict[str, Target]:
     return found
 
 
-def known_names(root: str, digest: str) -> set[str]:
-    """The optimizations whose result for the file with this sha256 is recorded in one of the targets of a root.
+def known_revisions(root: str, digest: str) -> list[Revision]:
+    """The known revisions of the target, of a root, that has one with this sha256.
 
-    Looked up in the text: the parser for TOML alone takes a tenth of the time that ``status`` has. Where a manifest is
+    Read from the text: the parser for TOML alone takes a tenth of the time that ``status`` has. Where a manifest is
     written in another way than ours, nothing is found, and a slower look finds the same.
     """
     for _, folder in folders(os.path.join(root, "target_repos"), "target.toml"):
         text = (files.read(os.path.join(folder, "target.toml")) or b"").decode("utf-8", "replace")
-        _, found, rest = text.partition(f'\nsha256 = "{digest}"\n')
-        if found:
-            keys = re.findall(r'^"([a-z0-9_+]+)" = "[0-9a-f]{64}"$', rest.partition("[[revision]]")[0], re.MULTILINE)
-            return {name for key in keys for name in key.split("+")}
-    return set()
+        if f'\nsha256 = "{digest}"\n' in text:
+            return list(filter(None, map(_read_revision, text.split("\n[[revision]]\n")[1:])))
+    return []
+
+
+def _read_revision(text: str) -> Optional[Revision]:
+    from apply_opt.model.target import Revision
+
+    names = ("repository", "path", "sha256")
+    repository, path, digest = (re.search(rf'^{name} = "([^"\\]+)"$', text, re.MULTILINE) for name in names)
+    after = re.findall(r'^"([a-z0-9_+]+)" = "([0-9a-f]{64})"$', text, re.MULTILINE)
+    return Revision(repository[1], (), path[1], digest[1], dict(after)) if repository and path and digest else None
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ REFUSED = "refused"
 
 
 class Outcome(NamedTuple):
-    """What became of one optimization in a plan. ``before`` and ``after`` are the file's bytes where it is planned."""
+    """What became of one optimization in a plan. ``before`` and ``after`` are the bytes of its ``file``, where it is planned."""
 
     optimization: Optimization
     kind: str
@@ -35,6 +35,7 @@ class Outcome(NamedTuple):
     warnings: Sequence[str] = ()
     notes: Sequence[str] = ()
     error: Optional[Refused] = None
+    file: str = ""
 
     @property
     def name(self) -> str:
@@ -51,7 +52,7 @@ class Planner:
     """
 
     def __init__(self, data: bytes, file: str, careful: bool = False) -> None:
-        self.data = data
+        self.before = self.data = data
         self.file = file
         self.careful = careful
         self.error: Optional[Refused] = None
@@ -75,9 +76,7 @@ class Planner:
             return self._plan(optimization, codemod, parameters, take)
         except (Refused, RecursionError) as cause:
             error = cause if isinstance(cause, Refused) else Refused(f"{self.file} is nested too deeply: {cause}")
-            manual = f"by hand:\n{optimization.manual.strip()}"
-            step = "\n".join(filter(None, [error.next_step, manual]))
-            return Outcome(optimization, REFUSED, parameters, message=error.message, next_step=step, error=error)
+            return refused(optimization, parameters, error)._replace(file=self.file)
 
     def _plan(
         self, optimization: Optimization, codemod: Codemod, parameters: Mapping[str, Value], take: bool
@@ -87,13 +86,13 @@ class Planner:
         sites = survey(codemod, self._source, optimization.sites, parameters)
         site = sites[0]
         if site.state == OURS:
-            return Outcome(optimization, ALREADY, parameters, sites, message=f"already there ({self.file}:{site.line})")
+            message = f"already there ({self.file}:{site.line})"
+            return Outcome(optimization, ALREADY, parameters, sites, message=message, file=self.file)
         if site.state != TODO:
             message = f"{self.file}:{site.line} already has {site.note}"
-            return Outcome(optimization, NOT_NEEDED, parameters, sites, message=message)
-        outcome = Outcome(
-            optimization, PLANNED, parameters, sites, self.data, warnings=warnings_of(optimization, parameters)
-        )
+            return Outcome(optimization, NOT_NEEDED, parameters, sites, message=message, file=self.file)
+        warnings = warnings_of(optimization, parameters)
+        outcome = Outcome(optimization, PLANNED, parameters, sites, self.data, warnings=warnings, file=self.file)
         return self._take(outcome, codemod) if take else outcome
 
     def _take(self, outcome: Outcome, codemod: Codemod) -> Outcome:
@@ -122,6 +121,13 @@ class Planner:
         for codemod, optimization, parameters in self._landed:
             self.settled[optimization.name] = check_settled(codemod, after, optimization.sites, parameters)
         self._source, self._edits, self._landed = after, [], []
+
+
+def refused(optimization: Optimization, parameters: Mapping[str, Value], error: Refused) -> Outcome:
+    """The outcome that a refusal is, with the edit for somebody who makes it by hand."""
+    manual = f"by hand:\n{optimization.manual.strip()}"
+    step = "\n".join(filter(None, [error.next_step, manual]))
+    return Outcome(optimization, REFUSED, parameters, message=error.message, next_step=step, error=error)
 
 
 def _overlap(some: Sequence[Edit], others: Sequence[Edit]) -> bool:

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apply_opt.model.parameters import Parameter, parse_parameter, texts
+from apply_opt.model.target import MAIN
 
 SAFETY = ("instrument", "exact", "tolerance", "inference_only", "lossy")
 
 
 class Optimization(NamedTuple):
-    """One named, reversible change. ``sites`` are the places that its codemod must find, each exactly once.
+    """One named, reversible change. ``sites`` are the places that its codemod must find, each exactly once, in the file
+    that is the target's ``part``.
 
     ``preflight`` is the options that say what to look at before it is applied, for one that needs something outside the
     checkout; ``preflight_help`` says what the words in them stand for.
@@ -32,6 +34,7 @@ class Optimization(NamedTuple):
     preflight_help: str
     folder: str
     codemod: str
+    part: str = MAIN
 
 
 class Bundle(NamedTuple):
@@ -65,6 +68,7 @@ def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str,
         preflight_help=table.get("preflight_help", ""),
         folder=folder,
         codemod=codemod,
+        part=table.get("part", MAIN),
     )
 
 

@@ -73,6 +73,7 @@ def test_not_over_another(tree: Path, run: Run) -> None:
         ((*WORDS, "--class", "fast"), "invalid choice: 'fast'"),
         ((*WORDS, "--root", "codemods"), "is not a source tree"),
         (("new", "warm_up"), "--target"),
+        ((*WORDS, "--part", "nothing"), "step_audio_editx has no part called nothing"),
     ],
 )
 def test_wrong_words(words: tuple[str, ...], message: str, tree: Path, run: Run) -> None:

@@ -215,6 +215,20 @@ DAMAGED: dict[str, tuple[str, str | bytes, str]] = {
         TARGET + "[[revision]]\nrepository = 'x'\ncommits = []",
         "lacks or misspells 'path'",
     ),
+    "an unknown part": (MANIFEST, UNIT + "part = 'writer'", "names the part writer, which is not there"),
+    "a part of the wrong type": (
+        MANIFEST,
+        UNIT + "part = ['writer']",
+        r"names the part \['writer'\], which is not there",
+    ),
+    "a part without marks": (TARGETS, TARGET + "[part.x]\nfiles = ['x.py']\nmarkers = []", "the part x "),
+    "a part without files": (TARGETS, TARGET + "[part.x]\nfiles = []\nmarkers = ['x']", "the part x "),
+    "a part with a name that cannot be typed": (
+        TARGETS,
+        TARGET + "[part.'a=b']\nfiles = ['x.py']\nmarkers = ['x']",
+        "the part a=b ",
+    ),
+    "parts that are none": (TARGETS, "part = 1" + TARGET, "lacks or misspells"),
     "revisions that are none": (TARGETS, "revision = 1" + TARGET, "lacks or misspells"),
     "a bundle of nothing that is there": (
         BUNDLE,

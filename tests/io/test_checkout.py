@@ -28,7 +28,7 @@ def tree(folder: Path, **contents: bytes) -> Path:
 
 
 def where(start: Path, file: str | None = None, *targets: Target) -> tuple[str, str, str]:
-    found = find(str(start), targets or (ONE, TWO), file)
+    found = find(str(start), targets or (ONE, TWO), [file] if file else ())
     return os.path.relpath(found.root, start), found.file, found.target.name
 
 
@@ -144,9 +144,9 @@ def test_through_links(tmp_path: Path) -> None:
     tree(tmp_path, real__real=GOOD)
     (tmp_path / "real" / "main.py").symlink_to("real.py")
     (tmp_path / "link").symlink_to("real")
-    assert find(str(tmp_path / "link"), (ONE,)) == (str(tmp_path / "real"), ONE, "real.py")
+    assert find(str(tmp_path / "link"), (ONE,)) == (str(tmp_path / "real"), ONE, "real.py", {})
     for file in ("main.py", str(tmp_path / "link" / "main.py"), "../real/main.py"):
-        assert find(str(tmp_path / "link"), (ONE,), file) == (str(tmp_path / "real"), ONE, "real.py")
+        assert find(str(tmp_path / "link"), (ONE,), [file]) == (str(tmp_path / "real"), ONE, "real.py", {})
 
 
 def test_links_that_lead_out(tmp_path: Path) -> None:
