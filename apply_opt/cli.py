@@ -30,11 +30,17 @@ COMMANDS = {
     "verify": "run the target with and without it, and compare what comes out",
     "bench": "measure the target with and without it, with a verdict",
     "tune": "find the fastest values of its parameters on this machine, by measuring",
+    "report": "one page of what was compared and measured",
     "doctor": "what this machine offers",
     "new": "start a new optimization",
 }
 STYLES = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
 MODULES = {"list": "listing"}  # what is not called as its command is: that would hide a builtin
+EXTRAS = {
+    **dict.fromkeys(("jinja2", "markupsafe", "msgspec", "platformdirs", "psutil", "rich", "scipy"), "proof"),
+    **dict.fromkeys(("numpy", "onnxruntime", "torch"), "bench"),
+}
+"""What brings the libraries that only some commands need."""
 BUG, INTERRUPTED = 70, 130
 
 
@@ -94,7 +100,16 @@ def _run(words: Sequence[str]) -> int:
     if words[0] == "--version":
         print(f"apply-opt {__version__}")
         return 0
-    name, rest = _command(words)
+    try:
+        return _run_command(*_command(words))
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise ApplyOptError(f"{error.name} is not installed", f"pip install 'apply-opt[{extra}]'") from error
+
+
+def _run_command(name: str, rest: Sequence[str]) -> int:
     module = importlib.import_module(f"apply_opt.commands.{MODULES.get(name, name)}")
     parser = _Parser(
         prog=f"apply-opt {name}",
@@ -129,9 +144,10 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 def _command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The command and its words. The first word that is not an option decides; if no command is called so, it is a NAME."""
     takes_value = ("--repo", "--file", "--set", "--allow", "--preflight", "--patch", "--target", "--class", "--root")
+    of_proofs = ("--option", "--record", "--output", "--lang")
     index = 0
     while index < len(words) and words[index].startswith("-"):
-        index += 2 if words[index] in takes_value else 1
+        index += 2 if words[index] in takes_value + of_proofs else 1
     if index >= len(words):
         raise UsageError(f"{' '.join(words)}: no command and no NAME", "apply-opt --help")
     if words[index] in COMMANDS:

@@ -23,13 +23,14 @@ settings.load_profile("apply-opt")
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Nothing of the user's: no git configuration, no language, no colour. And no waiting for the disk."""
+    """Nothing of the user's: no git configuration, no language, no colour, no records. And no waiting for the disk."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for name in ("LC_ALL", "LC_MESSAGES", "LANG", "EMAIL", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("APPLY_OPT_LANG", "en")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
 
 
 @pytest.fixture

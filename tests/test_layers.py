@@ -1,4 +1,4 @@
-"""Imports point down: ``cli`` -> ``commands`` -> ``io`` -> ``model`` -> ``errors``, and never back."""
+"""Imports point down: ``cli`` -> ``commands`` -> ``io`` -> ``page`` -> ``model`` -> ``errors``, and never back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import ROOT
 
-LAYERS = ("worker", "errors", "model", "io", "commands", "cli", "__main__")
+LAYERS = ("worker", "errors", "model", "page", "io", "commands", "cli", "__main__")
 PACKAGE = ROOT / "apply_opt"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "units" not in path.parts)
 

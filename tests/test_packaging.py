@@ -38,6 +38,8 @@ def test_holds_the_package_and_its_units_and_nothing_else(wheel: Path) -> None:
     ):
         assert f"apply_opt/units/{name}" in names
     assert "apply_opt/py.typed" in names
+    templates = {f"apply_opt/page/templates/{path.name}" for path in (ROOT / "apply_opt/page/templates").iterdir()}
+    assert len(templates) > 3 and templates <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".onnx", ".pt"))]
 
 

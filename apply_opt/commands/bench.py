@@ -11,10 +11,11 @@ from typing import Any
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
 from apply_opt.commands.proof import Subject, check_identity, failure, header, subject
-from apply_opt.commands.proof_options import Effort, above, add_effort_arguments, add_proof_arguments, effort_of
+from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
 from apply_opt.model import measurement
+from apply_opt.model.effort import Effort
 from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, LEVEL, SLOWER, Block, Verdict
 
 HELP = "measure the target with and without an optimization, in random order, with a verdict"

@@ -17,16 +17,13 @@ from apply_opt import __version__
 from apply_opt.commands import Result
 from apply_opt.commands.planning import Plan, Texts, locate, plan_for, refuse_unless_landed, taken_out
 from apply_opt.errors import ApplyOptError, Refused
-from apply_opt.io import arms, files, git, machine, workers
+from apply_opt.io import arms, files, git, machine, records, workers
 from apply_opt.io.checkout import SKIPPED
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.merge import opcodes, split
 from apply_opt.model.plan import ALREADY, PLANNED
-
-FORMAT = 1
-"""Of the records; goes up when a reader of the old ones would misread the new ones."""
 
 
 class Void(ApplyOptError):
@@ -92,7 +89,7 @@ def subject_between(
 def header(found: Subject, kind: str) -> dict[str, Any]:
     """What every record begins with: what was run, and on what."""
     return {
-        "format": FORMAT,
+        "format": records.FORMAT,
         "kind": kind,
         "apply_opt": __version__,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

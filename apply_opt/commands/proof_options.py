@@ -5,22 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
+
+from apply_opt.model.effort import DEFAULT, QUICK, RIGOROUS, Effort
 
 Number = TypeVar("Number", int, float)
-
-
-class Effort(NamedTuple):
-    """Blocks, A/A blocks, and for each process: repetitions and seconds at least, seconds at most (but three repetitions)."""
-
-    blocks: int
-    same: int
-    iterations: int
-    seconds: float
-    limit: float
-
-
-QUICK, DEFAULT, RIGOROUS = Effort(3, 2, 5, 0.5, 5.0), Effort(6, 3, 30, 2.0, 20.0), Effort(12, 6, 30, 4.0, 60.0)
 
 
 def add_proof_arguments(parser: argparse.ArgumentParser, threads: int | None = 1) -> None:

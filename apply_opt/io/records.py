@@ -14,6 +14,8 @@ from apply_opt.io import files
 from apply_opt.model.digest import sha256
 
 Record = dict[str, Any]
+FORMAT = 1
+"""Of the records; goes up when a reader of the old ones would misread the new ones."""
 
 
 def folder(root: str) -> str:
@@ -36,25 +38,31 @@ def keep(root: str, record: Record) -> str:
 
 def write(path: str, record: Record) -> None:
     """Write a record as a file."""
+    path = os.path.abspath(path)
     files.replace(path, (json.dumps(record, indent=1) + "\n").encode(), path + files.SCRATCH)
 
 
-def kept(root: str) -> list[Record]:
-    """The records of a checkout, oldest first."""
+def paths(root: str) -> list[str]:
+    """Where the records of a checkout are, oldest first."""
     parent = folder(root)
     names = sorted(os.listdir(parent)) if os.path.isdir(parent) else []
-    return [read(os.path.join(parent, name)) for name in names if name.endswith(".json")]
+    return [os.path.join(parent, name) for name in names if name.endswith(".json")]
 
 
 def read(path: str) -> Record:
-    """One record. Raises :class:`ApplyOptError` for what is none."""
+    """One record. Raises :class:`ApplyOptError` for what is none, or is one of another apply-opt."""
     data = files.read(path)
     if data is None:
         raise ApplyOptError(f"there is no record {path}", "apply-opt bench NAME --output FILE makes one")
     try:
         record = json.loads(data)
-        if record["format"] == 1 and record["kind"] in ("bench", "verify"):
-            return dict(record)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ApplyOptError(f"{path} is not a record of apply-opt verify or bench", f"look at it: {files.look(path)}")
+        is_ours = record["kind"] in ("bench", "verify") and isinstance(record["format"], int)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        is_ours = False
+    if not is_ours:
+        step = f"look at it: {files.look(path)}"
+        raise ApplyOptError(f"{path} is not a record of apply-opt verify or bench, or not all of one", step)
+    if record["format"] != FORMAT:
+        why = f"{path} has the record format {record['format']}; this apply-opt reads {FORMAT}"
+        raise ApplyOptError(why, "make the record again, or take the apply-opt that made it")
+    return dict(record)
