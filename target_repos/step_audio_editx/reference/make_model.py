@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
 import whisper
+from funasr_detach import AutoModel
 from funasr_detach.frontends.wav_frontend import WavFrontendOnline
 from funasr_detach.models.paraformer_streaming.model import ParaformerStreaming
 from funasr_detach.models.scama.encoder import SANMEncoderChunkOpt
@@ -27,7 +28,9 @@ FRONTEND = {
 SIZES = {
     "tiny": {"output_size": 64, "attention_heads": 4, "linear_units": 128, "num_blocks": 4},
     "small": {"output_size": 256, "attention_heads": 4, "linear_units": 1024, "num_blocks": 12},
+    "full": {"output_size": 512, "attention_heads": 4, "linear_units": 2048, "num_blocks": 50},
 }
+CHUNKS = {"chunk_size": [0, 4, 5], "encoder_chunk_look_back": 4}
 
 
 def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
@@ -37,7 +40,7 @@ def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
     model_folder = folder / FUNASR_MODEL_ID
     model_folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         audio = synthetic_speech(FIT_SECONDS, seed=seed + 1000)
 
@@ -50,16 +53,15 @@ def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
         }
         (model_folder / "config.yaml").write_text(json.dumps(config, indent=2) + "\n")
 
-        feats = WavFrontendOnline(**FRONTEND)(audio[0], {}, is_final=True)[0]
-        np.savetxt(model_folder / "am.mvn", torch.stack([feats.mean(0), 1 / feats.std(0)]), fmt="%.6f")
+        feats = WavFrontendOnline(**FRONTEND)(audio, [audio.shape[1]], cache={}, is_final=True)[0][0]
+        np.savetxt(model_folder / "am.mvn", torch.stack([-feats.mean(0), 1 / feats.std(0)]), fmt="%.6f")
 
-        frontend = WavFrontendOnline(**FRONTEND, cmvn_file=str(model_folder / "am.mvn"))
-        encoder = SANMEncoderChunkOpt(frontend.output_size, **encoder_conf)
-        model = ParaformerStreaming(frontend, encoder).eval()
-        torch.save(model.state_dict(), model_folder / "model.pt")
+        encoder = SANMEncoderChunkOpt(feats.shape[1], **encoder_conf)
+        torch.save(ParaformerStreaming(encoder).state_dict(), model_folder / "model.pt")
 
-        frames = model.inference(audio[0], {}, chunk_size=(0, 4, 5), encoder_chunk_look_back=4)[0]
-        codebook = kmeans(frames, VQ02_CODES, generator)
+        model = AutoModel(model=str(model_folder), device="cpu")
+        results, _ = model.infer_encoder([audio[0]], is_final=True, cache={}, **CHUNKS)
+        codebook = kmeans(results[0]["enc_out"][0], VQ02_CODES, generator)
         np.save(folder / "linguistic_tokenizer.npy", codebook.numpy())
 
         onnx.save(speech_tokenizer(audio, encoder_conf["output_size"], generator), folder / "speech_tokenizer_v1.onnx")
@@ -77,6 +79,7 @@ def kmeans(frames: torch.Tensor, codes: int, generator: torch.Generator, rounds:
     return means
 
 
+@torch.no_grad()
 def speech_tokenizer(audio: torch.Tensor, size: int, generator: torch.Generator) -> onnx.ModelProto:
     """An ONNX model of log-mel frames (100 per second) to codes (25 per second).
 

@@ -1,7 +1,8 @@
 """Build a model from its folder, and run it."""
 
 import os
-from typing import BinaryIO
+import random
+import string
 
 import torch
 import yaml
@@ -9,82 +10,62 @@ import yaml
 from funasr_detach.frontends.wav_frontend import WavFrontendOnline
 from funasr_detach.models.paraformer_streaming.model import ParaformerStreaming
 from funasr_detach.models.scama.encoder import SANMEncoderChunkOpt
-from wav_io import read_wav
 
 CLASSES = {c.__name__: c for c in (ParaformerStreaming, SANMEncoderChunkOpt, WavFrontendOnline)}
+
+
+def prepare_data_iterator(data_in: list | object, key: str | None = None, **kwargs) -> tuple[list[str], list]:
+    """A name for each input, a random one unless it is given, and the inputs."""
+    inputs = data_in if isinstance(data_in, list) else [data_in]
+    names = ("".join(random.choices(string.ascii_letters + string.digits, k=13)) for _ in inputs)
+    return [key or f"rand_key_{name}" for name in names], inputs
 
 
 class AutoModel:
     """The model of a folder that holds config.yaml, model.pt (a state dict) and, optionally, am.mvn.
 
-    model: the folder. model_revision: which version to download; without meaning for a folder.
-    repo_path: the folder that the model's companions lie in, kept for the caller.
-    kwargs: `device`, and defaults for the keyword arguments of `infer_encoder`.
+    model: the folder. repo_path: the folder that the model's companions lie in, kept for the caller.
+    Other keyword arguments are defaults for those of `infer_encoder`; `kwargs` holds them, and the frontend.
     """
 
-    def __init__(self, model: str, model_revision: str | None = None, repo_path: str | None = None, **kwargs):
+    def __init__(self, model: str, repo_path: str | None = None, **kwargs):
         self.model_path = model
-        self.model_revision = model_revision
         self.repo_path = repo_path
-        self.device = torch.device(kwargs.pop("device", "cuda" if torch.cuda.is_available() else "cpu"))
-        self.kwargs = kwargs
-        self.model = self.build_model(model).to(self.device).eval()
+        kwargs.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.kwargs = self.build_model(model, **kwargs)
 
     @staticmethod
-    def build_model(folder: str) -> ParaformerStreaming:
+    def build_model(folder: str, **kwargs) -> tuple[ParaformerStreaming, dict]:
         with open(os.path.join(folder, "config.yaml"), encoding="utf-8") as file:
             config = yaml.safe_load(file)
         cmvn_file = os.path.join(folder, "am.mvn")
         frontend = CLASSES[config["frontend"]](
-            **config["frontend_conf"], cmvn_file=cmvn_file if os.path.exists(cmvn_file) else None
+            cmvn_file=cmvn_file if os.path.exists(cmvn_file) else None, **config["frontend_conf"]
         )
-        encoder = CLASSES[config["encoder"]](input_size=frontend.output_size, **config["encoder_conf"])
-        model = CLASSES[config["model"]](frontend, encoder)
+        encoder = CLASSES[config["encoder"]](input_size=frontend.output_size(), **config["encoder_conf"])
+        model = CLASSES[config["model"]](encoder)
         weights = torch.load(os.path.join(folder, "model.pt"), map_location="cpu", weights_only=True)
         model.load_state_dict(weights)
-        return model
+        device = kwargs["device"]
+        return model.to(device).eval(), {**kwargs, "frontend": frontend.to(device)}
 
-    @torch.inference_mode()
     def infer_encoder(
-        self,
-        input: BinaryIO | torch.Tensor | list[BinaryIO | torch.Tensor],
-        input_len: list[int] | None = None,
-        kwargs: dict | None = None,
-        key: list[str] | None = None,
-        **cfg,
+        self, input: list, input_len: list[int] | None = None, model=None, kwargs: dict | None = None, key=None, **cfg
     ) -> tuple[list[dict], dict]:
-        """Encode one utterance, a part of one, or several in turn.
+        """Encode utterances, or the next part of one.
 
-        input: mono 16 kHz audio, a WAV file or a tensor (samples,) in [-1, 1], or a list of such.
-        input_len: how many samples of each to use; all without it.
-        kwargs: used in place of the defaults given to the constructor.
-        key: a name for each, "utt_0" and so on without it.
-        cfg: arguments of ParaformerStreaming.inference. With is_final=False, `input` is one part of an
-            utterance, and the returned cache, given as `cache`, lets the next call go on after it.
+        input: a list of mono 16 kHz audio, WAV files or tensors (samples,) in [-1, 1].
+        model, kwargs: used in place of this object's own. key: a name.
+        cfg: arguments of ParaformerStreaming.infer_encoder; kept as defaults for later calls.
         Returns a list of {"key": name, "enc_out": float32 (1, frames, D)} at 60 ms per frame, and the cache.
         """
-        options = {**(self.kwargs if kwargs is None else kwargs), **cfg}
-        cache = options.pop("cache", None)
-        if cache is None:
-            cache = {}
-        inputs = input if isinstance(input, list) else [input]
-        if len(inputs) != 1 and (cache or not options.get("is_final", True)):
-            raise ValueError("only one utterance at a time can be streamed")
-
-        results = []
-        for i, item in enumerate(inputs):
-            samples = self.load_audio(item)[: input_len[i] if input_len else None]
-            enc_out = self.model.inference(samples.to(self.device), cache=cache, **options)
-            results.append({"key": key[i] if key else f"utt_{i}", "enc_out": enc_out})
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        kwargs = self.kwargs if kwargs is None else kwargs
+        kwargs.update(cfg)
+        model = self.model if model is None else model
+        model.eval()
+        results, cache = [], {}
+        for name, item in zip(*prepare_data_iterator(input, key=key)):
+            with torch.no_grad():
+                result, _, cache = model.infer_encoder(data_in=[item], key=[name], **kwargs)
+            results += result
         return results, cache
-
-    def load_audio(self, item: BinaryIO | torch.Tensor) -> torch.Tensor:
-        """Mono audio as float32 (samples,)."""
-        if isinstance(item, torch.Tensor):
-            return item.float()
-        audio, sample_rate = read_wav(item)
-        if sample_rate != self.model.frontend.fs:
-            raise ValueError(f"audio at {sample_rate} Hz, expected {self.model.frontend.fs} Hz")
-        return torch.from_numpy(audio.mean(axis=0))
