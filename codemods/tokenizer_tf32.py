@@ -22,8 +22,9 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._escapes import encoding_methods
-from ._scopes import bindings, named, position, scope_of
+from ._scopes import named
 from ._step_audio_tokenizer import helpers, insert_above, is_taken, tokenizer_class
+from ._torch_name import check_torch, imports_torch
 from ._torch_settings import decision
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     if theirs is not None:
         return [Site(name, theirs.line, THEIRS, theirs.text) for name in ("setting", "encoder")]
     if is_process:
-        _check_torch(source, source.top_level(tokenizer))
+        check_torch(source, source.top_level(tokenizer), "use scope=encoder, which imports it for itself")
     if is_taken(source, DECORATOR):
         raise Conflict(f"{source.name} already uses the name {DECORATOR} for something else")
     line = methods[0].lineno if methods else tokenizer.lineno
@@ -144,7 +145,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     place, precision = tokenizer_class(source), str(parameters["precision"])
     if parameters["scope"] == "process":
         text = AT_IMPORT[precision].strip("\n")
-        if not _imports_torch(source, source.top_level(place)):
+        if not imports_torch(source, source.top_level(place)):
             text = "import torch\n\n" + text
         return [insert_above(source, place, text)]
     decorated = [rewrite(source, method, _decorate()) for method in encoding_methods(source)]
@@ -243,32 +244,3 @@ def _other_values(source: Source, line: int, values: str) -> OtherValues:
         f"{source.name}:{line} is applied with other values: {values}",
         "take it out first: apply-opt revert tokenizer_tf32, or by hand where it was put in by hand",
     )
-
-
-# PyTorch by its name
-
-
-def _imports_torch(source: Source, place: ast.stmt) -> bool:
-    """Whether the module has ``torch`` by the time ``place`` runs."""
-    above = source.tree.body[: source.tree.body.index(place)]
-    return any(_is_torch(a) for s in above if isinstance(s, ast.Import) for a in s.names)
-
-
-def _is_torch(alias: ast.alias) -> bool:
-    """Whether an ``import`` makes ``torch`` the name of PyTorch."""
-    return alias.asname == alias.name == "torch" if alias.asname else alias.name.partition(".")[0] == "torch"
-
-
-def _check_torch(source: Source, place: ast.stmt) -> None:
-    """Raise where ``torch`` may be something else than PyTorch in front of ``place``."""
-    for binding in bindings(source, ast.Name("torch"), place):
-        statement = binding.statement
-        own = isinstance(statement, ast.Import) and all(
-            _is_torch(a) for a in statement.names if (a.asname or a.name.partition(".")[0]) == "torch"
-        )
-        within = scope_of(source, statement)
-        if not own and (not isinstance(within, ast.Module) or position(statement) < position(place)):
-            raise Conflict(
-                f"{source.name}:{statement.lineno}: torch may be something else than PyTorch from here on",
-                "use scope=encoder, which imports it for itself",
-            )
