@@ -19,11 +19,6 @@ from pathlib import Path
 REFERENCE = Path(__file__).resolve().parent / "reference"
 SAMPLE_RATE = 16000
 MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
-SIZES = {
-    "tiny": {"output_size": 64, "attention_heads": 4, "linear_units": 128, "num_blocks": 4},
-    "small": {"output_size": 256, "attention_heads": 4, "linear_units": 1024, "num_blocks": 12},
-    "full": {"output_size": 512, "attention_heads": 4, "linear_units": 2048, "num_blocks": 50},
-}
 FIT_SECONDS = 200  # enough for more frames than codes
 
 
@@ -32,13 +27,14 @@ def prepare(folder, options):
     if options.get("model"):
         return
     size = options.get("size", "tiny")
-    if size not in SIZES:
-        raise ValueError(f"size is one of {', '.join(SIZES)}, not {size}")
+    sizes = _alone("sizes").ENCODERS
+    if size not in sizes:
+        raise ValueError(f"size is one of {', '.join(sizes)}, not {size}")
     model = os.path.join(folder, "model")
     if _is_reference():
         subprocess.run([sys.executable, REFERENCE / "make_model.py", model, "--size", size], check=True)
     else:
-        _make_upstream_model(model, SIZES[size])
+        _make_upstream_model(model, size)
 
 
 def cases(options):
@@ -193,7 +189,7 @@ def _load(file, **_):
     return torch.from_numpy(audio.T.copy()), rate
 
 
-def _make_upstream_model(folder, encoder):
+def _make_upstream_model(folder, size):
     """An encoder folder for upstream's own classes. Its model is built from its configuration, with seed 0."""
     import numpy
     import onnx
@@ -208,7 +204,7 @@ def _make_upstream_model(folder, encoder):
         "model_conf": {"ctc_weight": 0.0},
         "encoder": "SANMEncoderChunkOpt",
         "encoder_conf": {
-            **encoder,
+            **_alone("sizes").ENCODERS[size],
             "dropout_rate": 0.1,
             "positional_dropout_rate": 0.1,
             "attention_dropout_rate": 0.1,
@@ -235,12 +231,14 @@ def _make_upstream_model(folder, encoder):
     audio = _alone("speech").synthetic_speech(FIT_SECONDS, seed=1000)
     numpy.save(Path(folder, "linguistic_tokenizer.npy"), numpy.zeros((1, 1), numpy.float32))
     frames = _encoded(folder, audio)
-    sys.path.insert(1, str(REFERENCE))
-    import make_model  # after the checkout's own modules, so that it takes those that are there
+    sys.path.append(
+        str(REFERENCE)
+    )  # after the checkout and what is installed, whose modules are taken where they are there
+    import onnx_model
 
     generator = torch.Generator().manual_seed(0)
-    numpy.save(Path(folder, "linguistic_tokenizer.npy"), make_model.kmeans(frames, 1024, generator).numpy())
-    graph = make_model.speech_tokenizer(audio, encoder["output_size"], generator)
+    numpy.save(Path(folder, "linguistic_tokenizer.npy"), onnx_model.kmeans(frames, 1024, generator).numpy())
+    graph = onnx_model.speech_tokenizer(audio, _alone("sizes").TRANSFORMERS[size], generator)
     onnx.save(graph, Path(folder, "speech_tokenizer_v1.onnx"))
 
 
