@@ -78,6 +78,10 @@ class _Tree:
     def file(self, name: str) -> str:
         """The file that an optimization changes, the main one if there is no such. Raises :class:`Refused` where it is not found."""
         optimization = self.units.optimizations.get(name)
+        if optimization is not None and optimization.target != self.place.target.name:
+            raise Refused(
+                f"{name} is for {optimization.target}, and this is {self.place.target.name}", "apply-opt list"
+            )
         path = self.parts.file(optimization.part if optimization else MAIN)
         if path not in self.now:
             self.now[path] = self.before[path] = files.read(inside(self.place.root, path)) or b""
