@@ -17,8 +17,9 @@ class _AllChunksAtOnce(torch.nn.Module):
     running session, goes to the model's own `infer_encoder`.
     """
 
-    WINDOWS_AT_ONCE = 512  # chunks (two minutes of audio) that go through the layers together: bounds the memory
-    FBANK_FRAMES_AT_ONCE = 6000  # one minute of audio, likewise
+    # One minute of audio at a time goes through the layers, and through the filterbank: this bounds the memory.
+    WINDOWS_AT_ONCE = 256
+    FBANK_FRAMES_AT_ONCE = 6000
     FRONTEND = {"fs": 16000, "frame_length": 25, "frame_shift": 10, "lfr_m": 7, "lfr_n": 6, "dither": 0}
     MODULES = {
         "funasr": "ParaformerStreaming SANMEncoderChunkOpt StreamSinusoidalPositionEncoder MultiSequential "
@@ -29,6 +30,13 @@ class _AllChunksAtOnce(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+
+    @classmethod
+    def option(cls, funasr_model):
+        """The option that has `funasr_model.infer_encoder` run this class; none, where its model is another one."""
+        model = getattr(funasr_model, "model", None)
+        is_known = type(funasr_model).__name__ == "AutoModel" and type(model).__name__ == "ParaformerStreaming"
+        return {"model": cls(model)} if is_known else {}
 
     def infer_encoder(self, data_in, **kwargs):
         """As the model's own. `data_in`: a list of one WAV file or tensor (samples,), whose "enc_out" is (1, frames, D)."""
@@ -125,6 +133,8 @@ class _AllChunksAtOnce(torch.nn.Module):
         All go through the layers together, as N windows. Only attention looks from one window to others.
         """
         encoder, (_, chunk, overlap) = self.model.encoder, chunk_size
+        if not utterances:
+            return []
         windows = [self._windows(samples, frontend, chunk_size) for samples in utterances]
         frame_counts = [self._frame_count(samples, chunk_size) for samples in utterances]
         numbers = [i for own in windows for i in range(len(own))]

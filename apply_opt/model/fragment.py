@@ -6,8 +6,8 @@ LibCST is imported on the first use: finding a place needs only :mod:`ast`.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from apply_opt.errors import Refused
 from apply_opt.model.source import Edit, Source, first_line, last_line, split_lines
@@ -45,26 +45,42 @@ def replace(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, str]
 
     Raises :class:`Refused` where LibCST does not have an expression at the place where :mod:`ast` has it.
     """
+    return change(source, statement, {node: _Replacement(code) for node, code in changes.items()})
+
+
+class _Replacement:
+    """Gives other code, in the parentheses that stand there."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __call__(self, node: cst.BaseExpression) -> cst.BaseExpression:
+        import libcst as cst
+
+        return cst.parse_expression(self.code).with_changes(lpar=node.lpar, rpar=node.rpar)
+
+
+def change(
+    source: Source, statement: ast.stmt, changes: Mapping[ast.expr, Callable[[Any], cst.BaseExpression]]
+) -> Edit:
+    """``statement``'s own lines with what functions make of some of its expressions. Otherwise as :func:`replace`."""
     import libcst as cst
     from libcst.metadata import PositionProvider
 
     above = first_line(statement) - (2 if source.indent(first_line(statement)).strip("\f") else 1)
-    wanted = {_place(source, node, above): code for node, code in changes.items()}
+    wanted = {_place(source, node, above): function for node, function in changes.items()}
 
-    class Replace(cst.CSTTransformer):
+    class Change(cst.CSTTransformer):
         METADATA_DEPENDENCIES = (PositionProvider,)
 
         def on_leave(self, original_node: cst.CSTNode, updated_node: cst.CSTNode) -> cst.CSTNode:  # type: ignore[override]
             if not isinstance(original_node, cst.BaseExpression):
                 return updated_node
             span = self.get_metadata(PositionProvider, original_node)
-            code = wanted.pop((span.start.line, span.start.column, span.end.line, span.end.column), None)
-            if code is None:
-                return updated_node
-            parentheses = {"lpar": original_node.lpar, "rpar": original_node.rpar}
-            return cst.parse_expression(code).with_changes(**parentheses)
+            function = wanted.pop((span.start.line, span.start.column, span.end.line, span.end.column), None)
+            return function(updated_node) if function else updated_node
 
-    edit = rewrite(source, statement, Replace())
+    edit = rewrite(source, statement, Change())
     if wanted:
         raise Refused(f"{source.name}:{statement.lineno}: LibCST reads this line differently")
     return edit
