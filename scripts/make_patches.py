@@ -17,21 +17,24 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from apply_opt.commands.export import header
 from apply_opt.commands.planning import Texts
+from apply_opt.errors import NoSite
 from apply_opt.io import catalog
 from apply_opt.io.targets import data_root, read_toml
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import resolve
-from apply_opt.model.plan import PLANNED, Outcome, plan_one
+from apply_opt.model.plan import NOT_NEEDED, PLANNED, Outcome, plan_one
 from apply_opt.model.target import Part
 from apply_opt.model.unit import Optimization
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ALL_ORDERS = 3
+"""Of a bundle of up to so many members, the result of every order is recorded; of a larger one, that of its own."""
 
 
 class Writer:
@@ -55,10 +58,11 @@ class Writer:
 
 
 def plan_all(
-    units: catalog.Catalog, names: Sequence[str], texts: Mapping[str, bytes]
+    units: catalog.Catalog, names: Sequence[str], texts: Mapping[str, bytes], is_partial: bool = False
 ) -> tuple[list[Outcome], dict[str, Texts]]:
-    """Each optimization at its defaults on what the one before it made; raises where one does not land.
+    """Each optimization at its defaults on what the one before it made.
 
+    Raises where one does not land; with ``is_partial``, what has no site or is not needed is left out, as in a bundle.
     ``texts`` are the files at their usual places. Gives the outcomes, and those files that change, before and after.
     """
     now = dict(texts)
@@ -67,6 +71,8 @@ def plan_all(
         values = resolve(optimization.parameters, {}, optimization.name)
         path = next(path for path in place_of(units, optimization).files if path in now)
         outcome = plan_one(optimization, catalog.codemod(optimization), now[path], path, values)
+        if is_partial and (outcome.kind == NOT_NEEDED or isinstance(outcome.error, NoSite)):
+            continue
         if outcome.kind != PLANNED:
             raise SystemExit(f"{optimization.name} does not land on {path}: {outcome.message}")
         now[path] = outcome.after
@@ -131,15 +137,28 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
 
 
 def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], clones: list[str]) -> dict[str, Any]:
-    """The revision with its hash, and the hash after the optimizations of this file in every order."""
+    """The revision with its hash, and the hash after each of the :func:`orders`."""
     path, data = revision["path"], _show(clones, revision)
-    ours = [o for o in units.optimizations.values() if o.target == target and path in place_of(units, o).files]
-    names = [o.name for o in ours]
     after = {}
-    for order in (o for n in range(1, len(names) + 1) for o in itertools.permutations(names, n)):
-        _, texts = plan_all(units, order, {path: data})
-        after["+".join(order)] = sha256(texts[path][1])
+    for order, is_partial in orders(units, target, path):
+        outcomes, texts = plan_all(units, order, {path: data}, is_partial)
+        if outcomes:
+            after["+".join(outcome.name for outcome in outcomes)] = sha256(texts[path][1])
     return {**revision, "sha256": sha256(data), "after": after}
+
+
+def orders(units: catalog.Catalog, target: str, path: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """What hashes of a file are recorded after, and whether some of it may be left out: each unit, and what a bundle comes to."""
+    own = [o for o in units.optimizations.values() if o.target == target and path in place_of(units, o).files]
+    names = [o.name for o in own]
+    yield from (((name,), False) for name in names)
+    for bundle in (b for b in units.bundles.values() if b.target == target):
+        members = tuple(name for name in bundle.optimizations if name in names)
+        if len(members) > ALL_ORDERS:
+            yield members, True
+            continue
+        for count in range(2, len(members) + 1):
+            yield from ((order, False) for order in itertools.permutations(sorted(members), count))
 
 
 def _show(clones: list[str], revision: dict[str, Any]) -> bytes:
