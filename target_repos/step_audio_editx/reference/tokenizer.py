@@ -41,7 +41,7 @@ class StepAudioTokenizer:
         repo_path = self.funasr_model.repo_path
         self.kms = torch.from_numpy(np.load(os.path.join(repo_path, "linguistic_tokenizer.npy")))
 
-        providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+        providers = ["CUDAExecutionProvider"]
         session_option = onnxruntime.SessionOptions()
         session_option.add_session_config_entry(
             "session.intra_op.allow_spinning", "0"  # idle threads sleep: torch has threads of its own
