@@ -110,6 +110,11 @@ class TestOptimization:
             name, _, value = key.partition("=")
             assert name in names
             assert not value or str(names[name].parse(value)).lower() == value
+        defaults = resolve(unit.parameters, {}, unit.name)
+        for key in unit.safety_with:
+            name, _, value = key.partition("=")
+            assert str(names[name].parse(value)).lower() == value
+        assert unit.safety_for(defaults) == unit.safety
 
     def test_defaults_are_values_that_could_be_given(self, unit: Optimization) -> None:
         def given(parameter: Parameter) -> str:

@@ -48,7 +48,7 @@ def outcome_document(outcome: Outcome, done: bool = False) -> dict[str, object]:
     return {
         "name": outcome.name,
         "outcome": "applied" if done and outcome.kind == PLANNED else outcome.kind,
-        "class": outcome.optimization.safety,
+        "class": outcome.optimization.safety_for(outcome.parameters),
         "parameters": dict(outcome.parameters),
         "file": outcome.file or None,
         "sites": [site._asdict() for site in outcome.sites],

@@ -300,8 +300,9 @@ def _recorded(
     asked = {key.rpartition(".")[2] for key in request.given}
     same = all(entry.parameters.get(key) == value for key, value in parameters.items() if key in asked or not asked)
     if same or (request.as_it_is and not asked):
+        values = parameters if asked else {**parameters, **entry.parameters}
         message = f"applied at {entry.applied_at}"
-        return Outcome(optimization, ALREADY, parameters, message=message, file=entry.files[0].path)
+        return Outcome(optimization, ALREADY, values, message=message, file=entry.files[0].path)
     return _refusal(
         optimization,
         parameters,
@@ -319,10 +320,12 @@ def _held_back(
     optimization: Optimization, parameters: Mapping[str, Value], request: Request
 ) -> tuple[Optional[Outcome], Sequence[str]]:
     """Why an optimization that would land is not applied: its class, or what has to be looked at first; and what was found."""
-    step = f"apply-opt {optimization.name}" + " --allow lossy" * (optimization.safety == "lossy")
+    is_lossy = optimization.safety_for(parameters) == "lossy"
+    value = optimization.special_value(parameters)
+    step = f"apply-opt {optimization.name}" + " --allow lossy" * is_lossy + f" --set {value}" * bool(value)
     if optimization.preflight:
         step += f" {optimization.preflight}\n{optimization.preflight_help}"
-    if optimization.safety == "lossy" and "lossy" not in request.allow:
+    if is_lossy and "lossy" not in request.allow:
         return Outcome(optimization, LEFT_OUT, parameters, message="changes results (class lossy)", next_step=step), ()
     if not optimization.preflight or parameters.get("unchecked") is True:
         return None, ()

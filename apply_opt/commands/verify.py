@@ -88,7 +88,7 @@ def is_passed(record: dict[str, Any]) -> bool:
 
 def safety_of(found: Subject) -> str:
     """The weakest promise among the optimizations."""
-    classes = [o.optimization.safety for o in found.plan.outcomes if o.name in found.names]
+    classes = [o.optimization.safety_for(o.parameters) for o in found.plan.outcomes if o.name in found.names]
     return max(classes, key=RANK.index)
 
 

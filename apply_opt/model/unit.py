@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from apply_opt.model.parameters import Parameter, parse_parameter, texts
+from apply_opt.model.parameters import Parameter, Value, parse_parameter, spelled, texts
 from apply_opt.model.target import MAIN
 
 SAFETY = ("instrument", "exact", "tolerance", "inference_only", "lossy")
@@ -15,6 +15,7 @@ class Optimization(NamedTuple):
     """One named, reversible change. ``sites`` are the places that its codemod must find, each exactly once, in the file
     that is the target's ``part``.
 
+    ``safety_with`` is the class with certain values of parameters (``name=value``), where that is another one.
     ``preflight`` is the options that say what to look at before it is applied, for one that needs something outside the
     checkout; ``preflight_help`` says what the words in them stand for.
     """
@@ -35,6 +36,16 @@ class Optimization(NamedTuple):
     folder: str
     codemod: str
     part: str = MAIN
+    safety_with: Mapping[str, str] = {}
+
+    def safety_for(self, parameters: Mapping[str, Value]) -> str:
+        """The class that is promised with these values."""
+        return self.safety_with.get(self.special_value(parameters), self.safety)
+
+    def special_value(self, parameters: Mapping[str, Value]) -> str:
+        """``name=value``, where that makes another class of it; else nothing."""
+        said = [f"{name}={spelled(value)}" for name, value in parameters.items()]
+        return next((key for key in said if key in self.safety_with), "")
 
 
 class Bundle(NamedTuple):
@@ -50,7 +61,8 @@ class Bundle(NamedTuple):
 
 def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str, Any]) -> Optimization:
     """An :class:`Optimization` from its ``optimization.toml``. Raises where it lacks something, or holds something else."""
-    if table["safety"] not in SAFETY or not table["sites"]:
+    safety_with = dict(table.get("safety_with", {}))
+    if not {table["safety"], *safety_with.values()} <= set(SAFETY) or not table["sites"]:
         raise ValueError(f"safety (one of {', '.join(SAFETY)}) or sites (at least one)")
     return Optimization(
         name=name,
@@ -69,6 +81,7 @@ def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str,
         folder=folder,
         codemod=codemod,
         part=table.get("part", MAIN),
+        safety_with=safety_with,
     )
 
 

@@ -182,6 +182,11 @@ DAMAGED: dict[str, tuple[str, str | bytes, str]] = {
     "no site": (MANIFEST, UNIT.replace('["loop"]', "[]"), r"sites \(at least one\)"),
     "an unknown class": (MANIFEST, UNIT.replace("exact", "safe"), r"safety \(one of instrument, exact, "),
     "a class of the wrong type": (MANIFEST, UNIT.replace('"exact"', "1"), r"safety \(one of instrument, exact, "),
+    "an unknown class with a value": (
+        MANIFEST,
+        UNIT + "[safety_with]\n'x=1' = 'safe'",
+        r"safety \(one of instrument, exact, ",
+    ),
     "an unknown target": (MANIFEST, UNIT.replace('"reader"', '"writer"'), "names writer, which is not there"),
     "parameters that are none": (MANIFEST, UNIT + "parameters = 1", "lacks or misspells"),
     "a parameter without a type": (MANIFEST, UNIT + "[parameters.x]\ndefault = 1", "lacks or misspells 'type'"),
