@@ -14,6 +14,7 @@ from typing import NamedTuple
 from apply_opt.errors import ApplyOptError, InvalidResult
 from apply_opt.model.source import Edit, Source, bodies, first_line, in_order, last_line, split_lines
 
+BLOCKS = (ast.ExceptHandler, ast.match_case)
 Range = tuple[int, int]
 """First and last line; an empty one, before its first line, has ``last == first - 1``."""
 
@@ -88,11 +89,25 @@ def pieces(statements: Iterable[ast.stmt], above: tuple[Piece, ...] = ()) -> Ite
         inner = [first_line(block[0]) for block in bodies(statement)]
         for decorator in getattr(statement, "decorator_list", ()):
             yield Piece(decorator.lineno, decorator.end_lineno or 0, f"@{ast.dump(decorator)}", above)
-        header_end = max(statement.lineno, min(inner) - 1) if inner else last_line(statement)
+        header_end = _header_end(statement) if inner else last_line(statement)
         head = Piece(statement.lineno, header_end, header(statement), above)
         yield head
         for block in bodies(statement):
             yield from pieces(block, (*above, head))
+
+
+def _header_end(statement: ast.stmt) -> int:
+    """The last line on which the header of a block has code; comments above the block's first statement are not of it."""
+    children = [c for c in ast.iter_child_nodes(statement) if not isinstance(c, (ast.stmt, *BLOCKS))]
+    ends = [
+        getattr(n, "end_lineno", None) or 0 for c in children if c not in _decorators(statement) for n in ast.walk(c)
+    ]
+    return max([statement.lineno, *ends])
+
+
+def _decorators(statement: ast.stmt) -> Sequence[ast.AST]:
+    found: Sequence[ast.AST] = getattr(statement, "decorator_list", ())
+    return found
 
 
 def _pieces_outside(statements: Iterable[ast.stmt], ranges: Sequence[Range]) -> list[list[str]]:

@@ -136,6 +136,13 @@ def test_bad_edits(edits: Callable[[Source], list[Edit]], message: str) -> None:
     assert raised.value.exit_code == 3
 
 
+def test_the_first_statement_taken_out_above_a_comment() -> None:
+    """The comment is then between the block's header and its first statement, and belongs to neither."""
+    data = FILE.replace(b"        x = 1\n", b"        y = 0\n        # why\n        x = 1\n")
+    result = run(lambda source: [Edit(8, 8, ""), Edit(10, 10, "        x = 2\n")], data)
+    assert result == data.replace(b"        y = 0\n", b"").replace(b"x = 1", b"x = 2")
+
+
 def test_edits_that_overlap() -> None:
     data = b"# 1\n# 2\n# 3\n# 4\n" + FILE
     with pytest.raises(InvalidResult, match="bytes outside the edits changed"):
