@@ -71,7 +71,7 @@ def _edits(sources: tuple[Source, Source, Source], base: Scope, ours: Scope, the
                 if ast.dump(changed) != ast.dump(original):
                     yield from _inside(sources, changed, ours, original)
         elif a0 == a1:
-            raise _Lost
+            yield _put_between(sources, [base[i] for i in (a0 - 1, a0) if 0 <= i < len(base)], ours, theirs[b0:b1])
         else:
             yield _replace(sources, base[a0:a1], ours, theirs[b0:b1])
 
@@ -117,17 +117,35 @@ def _replace(sources: tuple[Source, Source, Source], run: Scope, ours: Scope, or
     return Edit(first, last, "")
 
 
+def _put_between(sources: tuple[Source, Source, Source], around: Scope, ours: Scope, original: Scope) -> Edit:
+    """The original's statements, which the change only took out, between the two that they stood between."""
+    places = [[i for i, s in enumerate(ours) if _key(s) == _key(one)] for one in around]
+    if len(around) != 2 or any(len(found) != 1 for found in places) or places[0][0] + 1 != places[1][0]:
+        raise _Lost
+    above, below = (ours[found[0]] for found in places)
+    line = last_line(above) + 1
+    if first_line(below) < line:  # both on one line
+        raise _Lost
+    text = _lines(sources, sources[1].indent(first_line(above)), (first_line(original[0]), last_line(original[-1])))
+    return Edit(line, line - 1, "".join(part + sources[1].newline(line - 1) for part in text))
+
+
 def _head_end(statement: ast.stmt) -> int:
     return first_line(statement.body[0]) - 1  # type: ignore[attr-defined]
 
 
 def _put_back(sources: tuple[Source, Source, Source], span: tuple[int, int], original: tuple[int, int]) -> Edit:
     """Lines ``span`` of the user's file give way to lines ``original`` of the original, indented as those were."""
-    _, now, before = sources
-    old_indent, new_indent = before.indent(original[0]), now.indent(span[0])
+    now = sources[1]
+    texts = _lines(sources, now.indent(span[0]), original)
+    return Edit(*span, "".join(text + now.newline(span[1]) for text in texts))
+
+
+def _lines(sources: tuple[Source, Source, Source], indent: str, original: tuple[int, int]) -> list[str]:
+    """Lines ``original`` of the original, with another indentation and without their ends."""
+    before = sources[2]
+    old_indent = before.indent(original[0])
     lines = before.lines[original[0] - 1 : original[1]]
     if any(line.strip() and not line.startswith(old_indent) for line in lines):
         raise _Lost
-    ending = now.newline(span[1])
-    texts = [(new_indent + line[len(old_indent) :]).rstrip("\r\n") if line.strip() else "" for line in lines]
-    return Edit(*span, "".join(text + ending for text in texts))
+    return [(indent + line[len(old_indent) :]).rstrip("\r\n") if line.strip() else "" for line in lines]

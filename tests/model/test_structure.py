@@ -135,8 +135,26 @@ def test_nothing_to_undo_is_not_undone() -> None:
     assert undo(BEFORE, AFTER, BEFORE) is None
 
 
-def test_a_statement_that_was_only_taken_out_has_no_place_to_go() -> None:
-    assert undo(b"a = 1\nc = 3\n", b"a = 1\nuser = 1\nc = 3\n", b"a = 1\nb = 2\nc = 3\n") is None
+@pytest.mark.parametrize(
+    "ours",
+    [
+        b"a = 1\nuser = 1\nc = 3\n",
+        b"c = 3\na = 1\n",
+        b"a = 1\nc = 3\na = 1\n",
+        b"a = 1; c = 3\n",
+        b"a = 1\n",
+        b"c = 3\n",
+    ],
+)
+def test_a_statement_that_was_only_taken_out_has_no_place_to_go(ours: bytes) -> None:
+    assert undo(b"a = 1\nc = 3\n", ours, b"a = 1\nb = 2\nc = 3\n") is None
+
+
+def test_a_statement_that_was_only_taken_out_goes_back_between_its_neighbours() -> None:
+    before = b"class C:\n    a = 1\n    b = [\n        2,\n    ]\n    c = 3\n"
+    after = b"class C:\n    a = 1\n    c = 3\n"
+    ours = b"class C:\n\ta  = 1\n\n\t# the user's\n\tc = 3\n"
+    assert undo(after, ours, before) == b"class C:\n\ta  = 1\n\tb = [\n\t    2,\n\t]\n\n\t# the user's\n\tc = 3\n"
 
 
 def test_lines_that_hang_to_the_left_are_not_indented_anew() -> None:
