@@ -19,6 +19,7 @@ from apply_opt.model.digest import sha256
 CLONE = os.environ.get("APPLY_OPT_UPSTREAM", "")
 ROOT = Path(__file__).resolve().parent.parent
 COMMITS = ("17731c5", "aacb90a")
+PART = "funasr_detach/auto/auto_model.py"
 
 pytestmark = pytest.mark.skipif(not CLONE, reason="APPLY_OPT_UPSTREAM names no clone of stepfun-ai/Step-Audio-EditX")
 
@@ -28,7 +29,7 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "Step-Audio-EditX"
     subprocess.run(["git", "clone", "--quiet", "--no-checkout", CLONE, str(folder)], check=True)
     subprocess.run(
-        ["git", "checkout", "--quiet", request.param, "--", "tokenizer.py", "utils.py"], cwd=folder, check=True
+        ["git", "checkout", "--quiet", request.param, "--", "tokenizer.py", "utils.py", PART], cwd=folder, check=True
     )
     subprocess.run(["git", "reset", "--quiet", "--soft", request.param], cwd=folder, check=True)
     monkeypatch.chdir(folder)
@@ -47,6 +48,18 @@ def test_apply_and_revert_leave_nothing(tree: Path, capsys: pytest.CaptureFixtur
     assert git_status(tree) == " M tokenizer.py\n"
     assert main(["revert", "--all"]) == 0
     assert git_status(tree) == ""
+    assert not (tree / ".apply-opt").exists()
+
+
+def test_two_files(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenizer_ort_threads", "tokenizer_no_empty_cache"]) == 0
+    assert main(["status"]) == 0
+    assert "(step_audio_editx, tokenizer.py, funasr_detach/auto/auto_model.py)" in capsys.readouterr().out
+    changed = subprocess.run(["git", "diff", "--name-only"], cwd=tree, check=True, capture_output=True, text=True)
+    assert {"tokenizer.py", PART} <= set(changed.stdout.split())
+    assert main(["revert", "tokenizer_ort_threads"]) == 0
+    assert main(["revert", "--all"]) == 0
+    subprocess.run(["git", "diff", "--exit-code", "--", "tokenizer.py", PART], cwd=tree, check=True)
     assert not (tree / ".apply-opt").exists()
 
 

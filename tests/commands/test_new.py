@@ -35,14 +35,16 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-def test_writes_a_unit_with_a_failing_test(tree: Path, run: Run) -> None:
+@pytest.mark.parametrize("part", ["", "auto_model"])
+def test_writes_a_unit_with_a_failing_test(part: str, tree: Path, run: Run) -> None:
     before = contents(tree)
-    ran = run(*WORDS, "--class", "tolerance", cwd=tree)
+    ran = run(*WORDS, "--class", "tolerance", *(["--part", part] if part else []), cwd=tree)
     assert ran.code == 0, ran
     after = contents(tree)
     assert sorted(set(after) - set(before)) == sorted(WRITTEN)
     assert {name: after[name] for name in before} == before
     assert b'safety = "tolerance"' in after["patches/tokenizer_warm_up/optimization.toml"]
+    assert (b'part = "auto_model"\n' in after["patches/tokenizer_warm_up/optimization.toml"]) == bool(part)
     if importlib.util.find_spec("ruff"):
         modules = [name for name in WRITTEN if name.endswith(".py")]
         for check in (["check"], ["format", "--check"]):

@@ -545,6 +545,14 @@ def test_adopt_refuses_other_files(copying: Path, run: Run) -> None:
     assert f"changes {WRITER}, not {MAIN}" in ran.err
 
 
+def test_adopt_refuses_another_targets(copying: Path, checkout: Path, run: Run) -> None:
+    exported = run("export", "tokenizer_no_empty_cache", cwd=checkout).out
+    (copying.parent / "x.patch").write_text(exported.replace("funasr_detach/auto/auto_model.py", MAIN))
+    ran = run("adopt", "--patch", "../x.patch", cwd=copying)
+    assert ran.code == 3
+    assert "tokenizer_no_empty_cache is for step_audio_editx, and this is copy" in ran.err
+
+
 def test_adopt_one_file_of_the_last_commit(committed: Path, run: Run) -> None:
     """In the other one there are edits of somebody's beside it, so that it cannot be told."""
     write(committed, {MAIN: FAST[MAIN] + MARK, WRITER: FAST[WRITER]})

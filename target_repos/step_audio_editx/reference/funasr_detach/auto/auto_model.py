@@ -68,4 +68,5 @@ class AutoModel:
             with torch.no_grad():
                 result, _, cache = model.infer_encoder(data_in=[item], key=[name], **kwargs)
             results += result
+        torch.cuda.empty_cache()
         return results, cache
