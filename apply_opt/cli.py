@@ -34,13 +34,30 @@ COMMANDS = {
     "doctor": "what this machine offers",
     "new": "start a new optimization",
 }
+TAKE_VALUES = frozenset(
+    {"--repo", "--file", "--set", "--allow", "--preflight", "--patch", "--target", "--class", "--root", "--output"}
+    | {
+        "--option",
+        "--threads",
+        "--timeout",
+        "--memory",
+        "--seed",
+        "--min-speedup",
+        "--values",
+        "--record",
+        "--lang",
+        "--blocks",
+    }
+)
+"""Options that are followed by a word of their own, wherever in the line they stand."""
 STYLES = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
 MODULES = {"list": "listing"}  # what is not called as its command is: that would hide a builtin
 EXTRAS = {
+    **dict.fromkeys(("filelock", "git", "libcst", "unidiff", "yaml"), ""),
     **dict.fromkeys(("jinja2", "markupsafe", "msgspec", "platformdirs", "psutil", "rich", "scipy"), "proof"),
     **dict.fromkeys(("numpy", "onnxruntime", "torch"), "bench"),
 }
-"""What brings the libraries that only some commands need."""
+"""What brings a library: the package itself, or one of its extras, for those that only some commands need."""
 BUG, INTERRUPTED = 70, 130
 
 
@@ -106,7 +123,8 @@ def _run(words: Sequence[str]) -> int:
         extra = EXTRAS.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        raise ApplyOptError(f"{error.name} is not installed", f"pip install 'apply-opt[{extra}]'") from error
+        name = f"'apply-opt[{extra}]'" if extra else "apply-opt"
+        raise ApplyOptError(f"{error.name} is not installed", f"pip install {name}") from error
 
 
 def _run_command(name: str, rest: Sequence[str]) -> int:
@@ -143,11 +161,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 def _command(words: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The command and its words. The first word that is not an option decides; if no command is called so, it is a NAME."""
-    takes_value = ("--repo", "--file", "--set", "--allow", "--preflight", "--patch", "--target", "--class", "--root")
-    of_proofs = ("--option", "--record", "--output", "--lang")
     index = 0
     while index < len(words) and words[index].startswith("-"):
-        index += 2 if words[index] in takes_value + of_proofs else 1
+        index += 2 if words[index] in TAKE_VALUES else 1
     if index >= len(words):
         raise UsageError(f"{' '.join(words)}: no command and no NAME", "apply-opt --help")
     if words[index] in COMMANDS:

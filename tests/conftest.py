@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import two_files
 from hypothesis import HealthCheck, settings
 from support import REFERENCE, Ran, call, commit_all, copy, git
+from toy import TOY_MARK, Toy, processes_of
 
 from apply_opt.io import catalog, targets
 
@@ -61,6 +63,22 @@ def git_checkout(origin: Path, tmp_path: Path) -> Path:
     git("config", "user.name", "A User", cwd=folder)
     git("config", "user.email", "user@example.org", cwd=folder)
     return folder
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_catalog: None) -> Iterator[Toy]:
+    """A small target of the tests' own; whatever runs its code is to leave no process and no temporary file."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    for name, path in {"TMPDIR": temporary, "XDG_CACHE_HOME": tmp_path / "c", "XDG_STATE_HOME": tmp_path / "s"}.items():
+        monkeypatch.setenv(name, str(path))
+    monkeypatch.setenv(TOY_MARK, str(tmp_path))
+    found = Toy(tmp_path / "toy")
+    monkeypatch.syspath_prepend(found.site)
+    yield found
+    assert processes_of(str(tmp_path)) == []
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.fixture

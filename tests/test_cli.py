@@ -82,6 +82,21 @@ def test_a_command_that_is_not_one_is_a_name(run: Run, tmp_path: Path) -> None:
     assert "there is no command called stauts\n  did you mean: apply-opt status\n" in ran.err
 
 
+@pytest.mark.parametrize(
+    "option", ["--repo", "--set", "--option", "--threads", "--blocks", "--record", "--output", "--lang"]
+)
+def test_the_value_of_an_option_is_not_the_command(option: str) -> None:
+    assert cli._command([option, "report", "bench", "x"]) == ("bench", [option, "report", "x"])
+
+
+def test_a_library_of_the_package_itself_that_is_not_there(
+    run: Run, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "libcst", None)
+    ran = run("apply", THREADS, cwd=checkout)
+    assert (ran.code, ran.err) == (1, "apply-opt: libcst is not installed\n  pip install apply-opt\n")
+
+
 # One JSON object, and nothing else, whatever happens.
 
 JSON: list[tuple[tuple[str, ...], int]] = [

@@ -75,3 +75,24 @@ def test_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     assert (tree / "tokenizer.py").read_bytes() != before
     run("revert", "--all")
     assert (tree / "tokenizer.py").read_bytes() == before
+
+
+def test_base_install_needs_no_extra(tmp_path: Path) -> None:
+    """Whatever only verifies and measures needs is not there: nothing else asks for it."""
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT / "target_repos" / "step_audio_editx" / "reference", tree)
+    before = (tree / "tokenizer.py").read_bytes()
+    extras = ["platformdirs", "psutil", "rich", "scipy", "numpy", "onnx", "onnxruntime", "torch"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({extras!r})); from apply_opt.cli import main; sys.exit(main())"
+    )
+    name = "tokenizer_ort_threads"
+    for words in (
+        ["list"], ["show", name], ["diff", name], ["export", name], ["status"], [name], ["status"], ["revert", "--all"],
+        ["doctor"], ["verify", "--help"], ["bench", "--help"], ["tune", "--help"], ["apply", "--help"],
+    ):  # fmt: skip
+        ran = subprocess.run(
+            [sys.executable, "-c", code, *words], cwd=tree, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, (words, ran.stdout, ran.stderr)
+    assert (tree / "tokenizer.py").read_bytes() == before

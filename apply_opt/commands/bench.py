@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import secrets
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, Void, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
@@ -21,6 +23,7 @@ from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, LEV
 HELP = "measure the target with and without an optimization, in random order, with a verdict"
 EPILOG = """examples:
   apply-opt bench tokenizer_ort_threads --quick
+  apply-opt bench tokenizer_ort_threads --blocks 20       the interval gets narrower with the number of blocks
   apply-opt bench tokenizer_quick --allow lossy --output quick.json
   apply-opt bench tokenizer_fast --min-speedup 3          fails unless the lower bound is at least 3
 
@@ -43,18 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Measure, judge, record."""
-    with subject(arguments) as found:
-        try:
+    records.check_output(arguments.output)
+    try:
+        with subject(arguments) as found:
             record = measure(found, effort_of(arguments), arguments.seed)
-        except WorkerFailed as error:
-            return failure(error, 5)
-        paths = [records.keep(found.plan.checkout.root, record)]
-        if arguments.output:
-            records.write(arguments.output, record)
-            paths = [arguments.output]
-        reached = is_reached(record, arguments.min_speedup)
-        lines = [*summary(record), *_conclusion(reached, arguments.min_speedup), ("dim", f"record: {paths[0]}")]
-        return Result(lines, record, code=0 if reached else 5)
+    except (WorkerFailed, Void) as error:
+        return failure(error, 5)
+    paths = records.keep_both(found.plan.checkout.root, record, arguments.output)
+    reached = is_reached(record, arguments.min_speedup)
+    lines = [*summary(record), *_conclusion(reached, arguments.min_speedup), ("dim", f"record: {paths[-1]}")]
+    return Result(lines, record, code=0 if reached else 5)
 
 
 def measure(found: Subject, effort: Effort, seed: int | None = None, level: float = LEVEL) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
     with _progress(4 * len(orders) + 2) as advance:
         for side, arm in ((BEFORE, found.before), (AFTER, found.after)):
             profiles[side] = workers.run(arm, found.setting, "profile", cases=found.workload.cases)
+            check_identity(profiles[side], found, int(side == AFTER))
             advance()
         for number, (kind, order) in enumerate(orders):
             for side in order:
@@ -83,7 +85,7 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
         "versions": profiles[BEFORE]["versions"],
         "amounts": {case: list(amount) for case, amount in found.workload.amounts.items()},
         "counts": {side: profile["counts"] for side, profile in profiles.items()},
-        "stages": {side: profile["stages"] for side, profile in profiles.items()},
+        "stages": {side: _stages(samples, side, found.workload.cases) for side in (BEFORE, AFTER)},
         "verdicts": {case: _judged(samples, case, level)._asdict() for case in found.workload.cases},
         "samples": samples,
     }
@@ -103,7 +105,17 @@ def _sample(found: Subject, effort: Effort, is_after: bool) -> dict[str, Any]:
         limit=effort.limit,
     )
     ran = check_identity(result, found, int(is_after))
-    return {"changed_lines_ran": ran, "cases": result["cases"], "memory": result["memory"]}
+    return {"changed_lines_ran": ran, **{key: result[key] for key in ("cases", "memory", "stages")}}
+
+
+def _stages(samples: Sequence[Mapping[str, Any]], side: str, cases: Sequence[str]) -> dict[str, dict[str, float]]:
+    """For each case, the seconds of each stage: the median over the processes of one side."""
+    own = [sample["stages"] for sample in samples if sample["kind"] == COMPARED and sample["side"] == side]
+    return {
+        case: {stage: statistics.median(stages[case][stage] for stages in own) for stage in own[0][case]}
+        for case in cases
+        if own and case in own[0]
+    }
 
 
 def _judged(samples: Sequence[Mapping[str, Any]], case: str, level: float) -> Verdict:
@@ -144,7 +156,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("", f"{names}  ({len(record['samples'])} processes, {record['threads']} threads)")]
     for case, verdict in record["verdicts"].items():
         lines += _case_lines(record, case, verdict)
-    return lines
+    return [*lines, *_memory(record)]
 
 
 def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -158,11 +170,27 @@ def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> I
     )
     if verdict["word"] == INCONCLUSIVE:
         yield "dim", f"{'':12}the smallest effect that could have been seen: {verdict['smallest']:.3f}x"
-    before, after = (record["counts"][side][case] for side in (BEFORE, AFTER))
-    figures = [f"{name} {before[name]} -> {after[name]}" for name in ("operators", "synchronisations")]
-    yield "dim", f"{'':12}{'; '.join(figures)}"
+    yield "dim", f"{'':12}{_counts(*(record['counts'][side][case] for side in (BEFORE, AFTER)))}"
     for stage, seconds in record["stages"][BEFORE].get(case, {}).items():
-        yield "dim", f"{'':12}{stage}: {seconds * 1000:.4g} -> {record['stages'][AFTER][case][stage] * 1000:.4g} ms"
+        after = record["stages"][AFTER].get(case, {}).get(stage, math.nan)
+        yield "dim", f"{'':12}{stage}: {seconds * 1000:.4g} -> {after * 1000:.4g} ms"
+
+
+def _counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    refused = before.get("refused") or after.get("refused")
+    if refused:
+        return f"operators and synchronisations were not counted: {refused}"
+    names = ("operators", "synchronisations")
+    return "; ".join(f"{name} {before[name]} -> {after[name]}" for name in names)
+
+
+def _memory(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The peak of a process, in the middle of each side's."""
+    samples = [sample for sample in record["samples"] if sample["kind"] == COMPARED]
+    for what in samples[0]["memory"] if samples else ():
+        sides = [[s["memory"][what] for s in samples if s["side"] == side] for side in (BEFORE, AFTER)]
+        before, after = (statistics.median(values) / 2**20 for values in sides)
+        yield "dim", f"peak memory ({what}): {before:.1f} -> {after:.1f} MiB"
 
 
 def _conclusion(reached: bool, wanted: float | None) -> list[tuple[str, str]]:

@@ -115,13 +115,18 @@ def refuse_unless_landed(plan: Plan, names: Sequence[str], strict: bool = False)
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
     """``--set key=value`` (or ``optimization.key=value``), each once."""
+    return parse_pairs(settings, "--set", "intra_op=4")
+
+
+def parse_pairs(texts: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """``key=value`` words of an option, each key once."""
     given: dict[str, str] = {}
-    for text in settings:
+    for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {text}: a setting is key=value", "for example: --set intra_op=4")
+            raise UsageError(f"{option} {text}: a setting is key=value", f"for example: {option} {example}")
         if key in given:
-            raise UsageError(f"--set {key} is given twice", f"give it once: --set {text}")
+            raise UsageError(f"{option} {key} is given twice", f"give it once: {option} {text}")
         given[key] = value
     return given
 

@@ -7,23 +7,25 @@ import contextlib
 import datetime
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import filelock
-import platformdirs
-
 from apply_opt import __version__
 from apply_opt.commands import Result
-from apply_opt.commands.planning import Plan, Texts, locate, plan_for, refuse_unless_landed, taken_out
-from apply_opt.errors import ApplyOptError, Refused
-from apply_opt.io import arms, files, git, machine, records, workers
-from apply_opt.io.checkout import SKIPPED
+from apply_opt.commands.planning import Plan, Texts, locate, parse_pairs, plan_for, refuse_unless_landed, taken_out
+from apply_opt.errors import ApplyOptError, Refused, UsageError
+from apply_opt.io import arms, extras, files, git, interrupt, machine, prepared, records
+from apply_opt.io.checkout import MAX_SOURCE, SKIPPED
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
-from apply_opt.model import patch
+from apply_opt.model import changed, patch
+from apply_opt.model.changed import Share
 from apply_opt.model.digest import sha256
-from apply_opt.model.merge import opcodes, split
 from apply_opt.model.plan import ALREADY, PLANNED
+
+Steps = Sequence[tuple[str, str, Texts]]
+"""Of each optimization its name, a file that it changes, and what it makes of what there."""
+SIDES = ("before", "after")
 
 
 class Void(ApplyOptError):
@@ -34,7 +36,10 @@ class Void(ApplyOptError):
 
 
 class Subject(NamedTuple):
-    """What is compared: the plan, the optimizations that differ, the arms, the files' contents in each, the workload."""
+    """What is compared: the plan, the optimizations that differ, the arms, the files' contents in each, the workload.
+
+    ``shares`` are the statements of each optimization, of which some have to run.
+    """
 
     plan: Plan
     names: Sequence[str]
@@ -43,6 +48,7 @@ class Subject(NamedTuple):
     texts: Mapping[str, tuple[bytes, bytes]]
     setting: Setting
     workload: Workload
+    shares: Mapping[str, Sequence[Share]]
 
 
 class Workload(NamedTuple):
@@ -66,24 +72,49 @@ def subject(arguments: argparse.Namespace) -> Iterator[Subject]:
 @contextlib.contextmanager
 def subject_of(plan: Plan, arguments: argparse.Namespace) -> Iterator[Subject]:
     """The two arms of a plan. Raises :class:`Refused` where they are the same."""
-    texts, names = _sides(plan)
+    texts, steps = _sides(plan)
     if not texts:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to compare: {reasons}", "apply-opt status")
-    with subject_between(plan, names, texts, arguments) as found:
+    with subject_between(plan, list(dict.fromkeys(name for name, _, _ in steps)), texts, arguments, steps) as found:
         yield found
 
 
 @contextlib.contextmanager
 def subject_between(
-    plan: Plan, names: Sequence[str], texts: Mapping[str, Texts], arguments: argparse.Namespace
+    plan: Plan,
+    names: Sequence[str],
+    texts: Mapping[str, Texts],
+    arguments: argparse.Namespace,
+    steps: Steps | None = None,
 ) -> Iterator[Subject]:
-    """Two arms in which these files of the plan differ."""
+    """Two arms in which these files of the plan differ; without ``steps``, each is all of one optimization's doing."""
+    extras.need("platformdirs", "psutil", "rich", "scipy")
     before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
     setting = _setting(arguments, plan, before)
-    with arms.copies(plan.checkout.root, before, after) as (one, other):
-        workload = _prepared(setting, one)
-        yield Subject(plan, names, one, other, texts, setting, workload)
+    shares = _shares(texts, steps or [(" and ".join(names), *item) for item in texts.items()])
+    _check_telling(shares)
+    records.ready(plan.checkout.root)
+    with interrupt.stoppable(), arms.copies(plan.checkout.root, before, after) as (one, other):
+        said = prepared.prepare(setting, one)
+        amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
+        workload = Workload(said["cases"], said["wrong"], amounts, said["has_referee"])
+        yield Subject(plan, names, one, other, texts, setting, workload, shares)
+
+
+def _shares(texts: Mapping[str, Texts], steps: Steps) -> dict[str, list[Share]]:
+    """What each optimization changes in each file, as it stands in the arms."""
+    shares: dict[str, list[Share]] = {path: [] for path in texts}
+    for name, path, pair in steps:
+        shares[path].append(changed.share(name, *pair, *texts[path]))
+    return shares
+
+
+def _check_telling(shares: Mapping[str, Sequence[Share]]) -> None:
+    for share in (share for found in shares.values() for share in found):
+        if not share.telling()[1]:
+            message = f"{share.name} changes no line that can run (comments, blank lines, declarations)"
+            raise Void(f"{message}: whether it was exercised cannot be told", f"apply-opt diff {share.name}")
 
 
 def header(found: Subject, kind: str) -> dict[str, Any]:
@@ -98,7 +129,7 @@ def header(found: Subject, kind: str) -> dict[str, Any]:
         "head": git.head(found.plan.checkout.root),
         "sha256": {path: [sha256(text) for text in texts] for path, texts in found.texts.items()},
         "patch": "".join(_patch(path, *texts) for path, texts in found.texts.items()),
-        "options": {key: value for key, value in found.setting.options.items() if key != "file"},
+        "options": {key: value for key, value in found.setting.options.items() if key not in ("file", "here")},
         "threads": found.setting.threads,
         "cpus": len(found.setting.cpus),
         "machine": machine.summary(),
@@ -110,86 +141,90 @@ def _patch(path: str, before: bytes, after: bytes) -> str:
     return patch.make(before, after, path).decode("utf-8", "replace")
 
 
-def _sides(plan: Plan) -> tuple[dict[str, Texts], list[str]]:
-    """The files that differ, without and with what is planned, or else with what is applied; and the names of that."""
-    planned = [outcome.name for outcome in plan.of_kind(PLANNED)]
+def _sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
+    """The files that differ, without and with what is planned, or else with what is applied; and what each step makes."""
+    planned = [(o.name, o.file, (o.before, o.after)) for o in plan.of_kind(PLANNED)]
     if planned:
         return plan.changed(), planned
     applied = [o.name for o in plan.of_kind(ALREADY) if plan.ledger.entry(o.name)]
-    return taken_out(plan, applied), applied
+    return taken_out(plan, applied), [(name, *item) for name in applied for item in taken_out(plan, [name]).items()]
 
 
 def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, bytes]) -> Setting:
-    main = plan.checkout.file
-    options = {"file": main, **dict(text.partition("=")[::2] for text in arguments.option)}
+    given = parse_pairs(arguments.option, "--option", "size=small")
+    own = {"file": plan.checkout.file, "here": os.getcwd()}
+    if set(own) & set(given):
+        raise UsageError("--option: `file` and `here` are what every workload is told", "name the file: --file PATH")
+    options = {**given, **own}
     target = plan.checkout.target
     workload = os.path.join(target.folder, "workload.py")
     if not os.path.isfile(workload):
         raise ApplyOptError(
             f"the target {target.name} has no workload, so that nothing can be run", f"write {workload}"
         )
-    unchanged = sha256(before.get(main, plan.files[main][0]))
-    key = sha256(json.dumps([options, unchanged, _sources(target.folder)], sort_keys=True).encode())
-    folder = os.path.join(platformdirs.user_cache_dir("apply-opt", appauthor=False), target.name, key[:16])
+    meant = options if given else {"file": plan.checkout.file}  # where it was typed matters to relative paths only
+    unchanged = {path: sha256(data) for path, data in before.items()}
+    rests_on = [meant, _stamps(given), unchanged, _sources(target.folder), _sources(plan.checkout.root), _installed()]
+    folder = prepared.folder(target.name, sha256(json.dumps(rests_on, sort_keys=True).encode()))
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
     threads = arguments.threads or machine.cores()["usable"]
     cpus = machine.cpus()[: min(threads, machine.cores()["usable"])]
     return Setting(workload, folder, options, threads, cpus, Limits(arguments.timeout, memory))
 
 
+def _installed() -> list[str]:
+    """The versions of what models are built and stored with."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = [platform.python_version()]
+    for name in extras.BENCH:
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return found
+
+
+def _stamps(options: Mapping[str, str]) -> list[list[int]]:
+    """What tells whether the files that options name are still the same."""
+    found = [os.stat(value) for value in options.values() if os.path.isfile(value)]
+    return [[status.st_size, status.st_mtime_ns] for status in found]
+
+
 def _sources(folder: str) -> list[str]:
-    """The hashes of a target's own Python files: what a workload builds depends on them."""
+    """The hashes of the Python files in a folder: what a workload builds depends on them."""
     entries = [entry for entry in files.walk(folder, SKIPPED) if entry.name.endswith(".py")]
+    entries = [entry for entry in entries if entry.stat(follow_symlinks=False).st_size <= MAX_SOURCE]
     return sorted(sha256(files.read(entry.path) or b"") for entry in entries)
 
 
-def _prepared(setting: Setting, arm: Arm) -> Workload:
-    """Have the workload build what it needs, once for the same checkout, workload and options."""
-    done = os.path.join(setting.folder, "prepared.json")
-    files.make_folder(setting.folder)
-    with filelock.FileLock(os.path.join(setting.folder, "lock")):
-        data = files.read(done)
-        if data is None:
-            data = json.dumps(workers.run(arm, setting, "prepare")).encode()
-            files.replace(done, data, done + files.SCRATCH)
-    said = json.loads(data)
-    amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
-    return Workload(said["cases"], said["wrong"], amounts, said["has_referee"])
+def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it_is: bool = True) -> int:
+    """How often changed statements ran in the arm ``side`` (0 before, 1 after). Raises :class:`Void` for the wrong code.
 
-
-def check_identity(result: Mapping[str, Any], subject: Subject, side: int) -> int:
-    """How often the changed lines ran in the arm ``side`` (0 before, 1 after). Raises :class:`Void` for the wrong code."""
-    total = 0
+    Of each optimization, one of the statements has to run that tell (:meth:`Share.telling`); not so where the arm was made
+    wrong on purpose (``as_it_is`` is false).
+    """
+    ran = 0
     for path, texts in subject.texts.items():
         found = result["identity"][path]
         if not found["modules"]:
             raise Void(f"{path} was never imported: the workload does not run it", "name the file: --file PATH")
         if found["sha256"] != sha256(texts[side]):
-            raise Void(f"the arm {('before', 'after')[side]} ran another version of {path}", "run it again")
-        ran = sum(found["lines"].get(str(line), 0) for line in _changed(texts, side))
-        if not ran and side == _changed_side(texts):
-            why = f"none of the changed lines of {path} ran: the workload does not exercise the change"
-            raise Void(why, "apply-opt diff NAME")
-        total += ran
-    return total
+            raise Void(f"the arm {SIDES[side]} ran another version of {path}", "run it again")
+        lines = {int(line): count for line, count in found["lines"].items()}
+        for share in subject.shares[path]:
+            ran += sum(statement.count(lines) for statement in (share.before, share.after)[side])
+            where, telling = share.telling()
+            if as_it_is and where == side and not any(statement.count(lines) for statement in telling):
+                shown = ", ".join(str(statement.lines[0]) for statement in telling[:10])
+                message = f"none of the lines that {share.name} changes ran ({path}, {SIDES[side]}: {shown})"
+                raise Void(f"{message}: the workload does not exercise it", f"apply-opt diff {share.name}")
+    return ran
 
 
-def _changed_side(texts: tuple[bytes, bytes]) -> int:
-    """The arm in which the changed lines are to be seen running: before, where the change only takes lines out."""
-    return 1 if _changed(texts, 1) else 0
-
-
-def _changed(texts: tuple[bytes, bytes], side: int) -> list[int]:
-    """The lines of code (from 1) of one side that the other does not have: no empty ones, and no comments."""
-    lines = [split(text) for text in texts]
-    spans = [(code[1:3], code[3:5])[side] for code in opcodes(*lines) if code[0] != "equal"]
-    found = [index for start, end in spans for index in range(start, end)]
-    return [index + 1 for index in found if lines[side][index].partition(b"#")[0].strip()]
-
-
-def failure(error: WorkerFailed, code: int) -> Result:
+def failure(error: WorkerFailed | Void, code: int) -> Result:
     """What is said of a run that gave nothing."""
-    lines = [("red", f"failed to run: {error.reason}: {error.message}")]
+    reason, output = (error.reason, error.output) if isinstance(error, WorkerFailed) else ("void", [])
+    verdict = "void" if reason == "void" else "failed to run"
+    lines = [("red", f"{verdict}: {error.message}" if reason == "void" else f"{verdict}: {reason}: {error.message}")]
     lines += [("dim", f"  {line}") for line in error.next_step.splitlines()]
-    document = {"verdict": "failed to run", "reason": error.reason, "message": error.message, "output": error.output}
-    return Result(lines, document, code=code)
+    document = {"verdict": verdict, "reason": reason, "message": error.message, "next_step": error.next_step}
+    return Result(lines, {**document, "output": output, "exit_code": code}, code=code)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import TypeVar
 
-from apply_opt.model.effort import DEFAULT, QUICK, RIGOROUS, Effort
+from apply_opt.model.effort import DEFAULT, LEAST_BLOCKS, QUICK, RIGOROUS, Effort
 
 Number = TypeVar("Number", int, float)
 
@@ -34,12 +34,19 @@ def add_effort_arguments(parser: argparse.ArgumentParser) -> None:
     preset = group.add_mutually_exclusive_group()
     preset.add_argument("--quick", action="store_true", help=f"{QUICK.blocks} blocks of 4 processes: a first look")
     preset.add_argument("--rigorous", action="store_true", help=f"{RIGOROUS.blocks} blocks, longer processes")
+    group.add_argument(
+        "--blocks",
+        type=above(LEAST_BLOCKS - 1, int),
+        metavar="N",
+        help="blocks of 4 processes, in place of the preset's",
+    )
     group.add_argument("--seed", type=int, help="of the order of the samples (default: another one each time)")
 
 
 def effort_of(arguments: argparse.Namespace) -> Effort:
     """How long to measure."""
-    return QUICK if arguments.quick else RIGOROUS if arguments.rigorous else DEFAULT
+    preset = QUICK if arguments.quick else RIGOROUS if arguments.rigorous else DEFAULT
+    return preset._replace(blocks=arguments.blocks or preset.blocks)
 
 
 def above(limit: Number, kind: Callable[[str], Number]) -> Callable[[str], Number]:

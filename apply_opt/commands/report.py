@@ -13,7 +13,7 @@ from apply_opt.commands.planning import find_checkout, members
 from apply_opt.commands.words import language
 from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import catalog, files, ledger, records
-from apply_opt.io.checkout import inside
+from apply_opt.io.checkout import inside, ledger_root
 from apply_opt.model.digest import sha256
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _report(arguments: argparse.Namespace) -> Report:
 def _root(units: catalog.Catalog, arguments: argparse.Namespace) -> str:
     """The checkout; none where records are named that may be of another one."""
     try:
-        return find_checkout(units, [], arguments.repo, arguments.file).root
+        return ledger_root(arguments.repo) or find_checkout(units, [], arguments.repo, arguments.file).root
     except Refused:
         if arguments.record and arguments.repo == "." and not arguments.file:
             return ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, Void, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import add_proof_arguments
 from apply_opt.io import records, workers
 from apply_opt.io.workers import WorkerFailed
@@ -23,7 +23,9 @@ verdicts:
   parity          the class's rule holds                                          exit code 0
   lossy           results are not promised to be the same; figures are given                0
   parity failed   an observation differs                                                    4
-  unverifiable    the unchanged program does not agree with itself, or a wrong variant passed   4
+  unverifiable    the unchanged program does not agree with itself, or a wrong variant
+                  was not found                                                             4
+  void            the changed lines did not run                                             4
   failed to run   a workload crashed, hung, or ran out of memory                            4"""
 PARITY, LOSSY, FAILED, UNVERIFIABLE = "parity", "lossy", "parity failed", "unverifiable"
 SEEDS = (0, 1, 2)
@@ -53,17 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Run both arms, compare, record."""
-    with subject(arguments) as found:
-        try:
+    records.check_output(arguments.output)
+    try:
+        with subject(arguments) as found:
             record = verify(found)
-        except WorkerFailed as error:
-            return failure(error, 4)
-        path = records.keep(found.plan.checkout.root, record)
-        if arguments.output:
-            records.write(arguments.output, record)
-            path = arguments.output
-        lines = [*summary(record), ("dim", f"record: {path}")]
-        return Result(lines, record, code=0 if is_passed(record) else 4)
+    except (WorkerFailed, Void) as error:
+        return failure(error, 4)
+    paths = records.keep_both(found.plan.checkout.root, record, arguments.output)
+    lines = [*summary(record), ("dim", f"record: {paths[-1]}")]
+    return Result(lines, record, code=0 if is_passed(record) else 4)
 
 
 def verify(found: Subject) -> dict[str, Any]:
@@ -96,30 +96,59 @@ def _judge(found: Subject, safety: str) -> Verdict:
     first = _observe(found, found.before)
     again = _observe(found, found.before)
     values = first["values"]
-    removed = check_identity(first, found, 0)
-    unstable = parity.broken(values) or parity.differences(values, again["values"], parity.rule_of("exact"))
-    if unstable:
-        return Verdict(UNVERIFIABLE, "the unchanged program does not agree with itself, or gives NaN", unstable)
-    rule = parity.rule_of(safety, _referee(found) if safety == "tolerance" else None)
+    why, unstable = _instability(values, again["values"])
+    why = why or _narrowness(found, first["sizes"])
+    if why:
+        return Verdict(UNVERIFIABLE, why, unstable, observations=len(values))
+    rule = parity.rule_of(safety, values, _referee(found) if safety in ("tolerance", "inference_only") else None)
     for name in found.workload.wrong:
         if not parity.differences(values, _observe(found, found.before, wrong=name)["values"], rule):
-            return Verdict(UNVERIFIABLE, f"the wrong variant `{name}` passed: the workload does not see enough")
+            why = f"the wrong variant `{name}` was not found: the workload does not see enough"
+            return Verdict(UNVERIFIABLE, why, observations=len(values))
     after = _observe(found, found.after)
-    ran = check_identity(after, found, 1) or removed
     differences = parity.differences(values, after["values"], rule)
-    is_bad = bool(parity.broken(after["values"]) if safety == "lossy" else differences)
+    is_bad = bool(_losses(values, after["values"]) if safety == "lossy" else differences)
     return Verdict(
         FAILED if is_bad else LOSSY if safety == "lossy" else PARITY,
         differences=differences,
         agreement=parity.agreement(values, after["values"]),
         observations=len(values),
-        changed_lines_ran=ran,
+        changed_lines_ran=check_identity(after, found, 1) or check_identity(first, found, 0),
         wrong_variants_caught=found.workload.wrong,
     )
 
 
+def _instability(first: parity.Observations, again: parity.Observations) -> tuple[str, Sequence[parity.Difference]]:
+    """Why two runs of the unchanged program are nothing to compare with, and what shows it."""
+    broken = parity.broken(first)
+    if broken:
+        return "the unchanged program fails, or gives what cannot be compared (NaN, infinity, objects)", broken
+    if not parity.has_outputs(first):
+        return "the unchanged program gives no outputs", ()
+    differing = parity.differences(first, again, parity.rule_of("exact"))
+    return ("the unchanged program does not agree with itself" if differing else ""), differing
+
+
+def _narrowness(found: Subject, sizes: Mapping[str, Sequence[int]]) -> str:
+    """Why what is run is too little to tell right from wrong."""
+    if not found.workload.wrong:
+        return "the workload has no wrong variant, so that nothing shows that a wrong result would be found"
+    if len(set(map(tuple, sizes.values()))) < 2 and any(sizes.values()):
+        return f"there is one shape of input only ({', '.join(found.workload.cases)}): give it two, one of them odd"
+    if any(sizes.values()) and not any(size % 2 and size > 1 for numbers in sizes.values() for size in numbers):
+        return f"no input has an odd size ({', '.join(found.workload.cases)}): give it one"
+    return "" if len(found.workload.cases) > 1 else "there is one case only: give it two"
+
+
+def _losses(before: parity.Observations, after: parity.Observations) -> list[parity.Difference]:
+    """What even an optimization that changes results must not do: fail, give NaN, leave an output out."""
+    return [*parity.broken(after), *(d for d in parity.missing(before, after) if " | output " in d.name)]
+
+
 def _observe(found: Subject, arm: workers.Arm, **more: Any) -> dict[str, Any]:
-    return workers.run(arm, found.setting, "observe", cases=found.workload.cases, seeds=SEEDS, **more)
+    result = workers.run(arm, found.setting, "observe", cases=found.workload.cases, seeds=SEEDS, **more)
+    check_identity(result, found, int(arm == found.after), as_it_is=not more)
+    return result
 
 
 def _referee(found: Subject) -> parity.Observations | None:

@@ -5,38 +5,67 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from apply_opt.errors import ApplyOptError
 from apply_opt.io.checkout import SKIPPED, inside
+from apply_opt.io.interrupt import scratch
 from apply_opt.io.workers import Arm
 
-LINKED_SIZE = 4 * 2**20
-"""A file from this size on is no source: the copies get a link to it."""
+LINKED_SIZE = 64 * 2**20
+"""A file from this size on is no source, and nothing that a program adds lines to: the copies get a link to it."""
+NAMES = ("one", "two")
+"""Of the copies. Of the same length, since how long a path is can change how fast a program runs."""
 
 
 @contextlib.contextmanager
 def copies(root: str, before: dict[str, bytes], after: dict[str, bytes]) -> Iterator[tuple[Arm, Arm]]:
     """The arms ``before`` and ``after``: copies of ``root`` with these files' contents."""
-    with tempfile.TemporaryDirectory(prefix="apply-opt-arms-") as parent:
-        arms = []
-        for name, contents in (("before", before), ("after", after)):
-            folder = os.path.join(os.path.realpath(parent), name)
-            _copy(root, folder)
+    with scratch("apply-opt-arms-") as parent:
+        found = []
+        for name, contents in zip(NAMES, (before, after)):
+            folder = os.path.join(parent, name)
+            _copy(root, folder, contents)
             for path, data in contents.items():
-                with open(inside(folder, path), "wb") as file:
+                with open(inside(folder, path), "xb") as file:
                     file.write(data)
-            arms.append(Arm(folder, sorted(contents)))
-        yield arms[0], arms[1]
+            found.append(Arm(folder, sorted(contents)))
+        yield found[0], found[1]
 
 
-def _copy(root: str, folder: str) -> None:
-    """Everything but what belongs to git, environments and caches. Links stay links: what they lead to is not changed."""
+def _copy(root: str, folder: str, changed: Collection[str]) -> None:
+    """Everything but what is ``changed`` and what belongs to git, environments and caches.
 
-    def skipped(_: str, names: list[str]) -> set[str]:
-        return {name for name in names if name in SKIPPED or name.endswith((".pyc", ".pyo"))}
+    No byte code: Python would trust one that is out of date. Links stay links, and lead out of the checkout to where they led.
+    """
+    outward: list[tuple[str, str]] = []
 
-    shutil.copytree(root, folder, symlinks=True, ignore=skipped, copy_function=_copy_file)
+    def skipped(parent: str, names: list[str]) -> set[str]:
+        found = {name for name in names if name in SKIPPED or name.endswith((".pyc", ".pyo"))}
+        for name in names:
+            path = os.path.join(parent, name)
+            own = os.path.relpath(path, root).replace(os.sep, "/")
+            if own in changed:
+                found.add(name)
+            elif os.path.islink(path) and name not in found and _leads_out(path, root):
+                found.add(name)
+                outward.append((os.path.join(folder, own), os.path.join(parent, os.readlink(path))))
+        return found
+
+    try:
+        shutil.copytree(root, folder, symlinks=True, ignore=skipped, copy_function=_copy_file)
+        for link, target in outward:
+            os.symlink(target, link)
+    except shutil.Error as error:
+        source, _, why = error.args[0][0]
+        raise ApplyOptError(f"{source} cannot be copied to run it: {why}", f"check with: ls -ld {source}") from error
+    except OSError as error:
+        raise ApplyOptError(f"{root} cannot be copied to {folder}: {error.strerror}", "export TMPDIR=FOLDER") from error
+
+
+def _leads_out(link: str, root: str) -> bool:
+    target = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
+    return os.path.commonpath([root, target]) != root
 
 
 def _copy_file(source: str, target: str) -> None:
@@ -45,4 +74,4 @@ def _copy_file(source: str, target: str) -> None:
     if os.path.getsize(source) >= LINKED_SIZE:
         os.symlink(source, target)
     else:
-        shutil.copyfile(source, target)
+        shutil.copy(source, target)

@@ -160,3 +160,24 @@ def walk(root: str, skip: frozenset[str]) -> Iterator[os.DirEntry[str]]:
                 yield entry
             elif entry.is_dir(follow_symlinks=False) and entry.name not in skip:
                 folders.append(entry.path)
+
+
+def census(root: str) -> dict[str, tuple[int, ...]]:
+    """What stands for the state of everything below ``root``, but for byte code: sizes and times, of links' targets too."""
+    found: dict[str, tuple[int, ...]] = {}
+    folders = [root]
+    while folders:
+        with os.scandir(folders.pop()) as listing:
+            for entry in listing:
+                name = os.path.relpath(entry.path, root)
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != "__pycache__":
+                        found[name] = ()
+                        folders.append(entry.path)
+                    continue
+                try:
+                    status = os.stat(entry.path)
+                except OSError:  # a link that leads nowhere
+                    status = entry.stat(follow_symlinks=False)
+                found[name] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return found

@@ -17,6 +17,10 @@ _CPU_QUOTA = (
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
+_MEMORY_LIMIT = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
 
 
 def cores() -> dict[str, Any]:
@@ -112,10 +116,17 @@ def _version(program: str) -> Optional[str]:
 
 
 def free_memory() -> int:
-    """Bytes that could be had now without swapping."""
+    """Bytes that could be had now without swapping, and without more than the container may have."""
     import psutil
 
-    return int(psutil.virtual_memory().available)
+    free = int(psutil.virtual_memory().available)
+    for names in _MEMORY_LIMIT:
+        try:
+            limit, used = (int(files.read(name) or b"") for name in names)
+        except (ApplyOptError, ValueError):  # not there, or "max"
+            continue
+        free = min(free, max(limit - used, 0))
+    return free
 
 
 def cpus() -> list[int]:

@@ -9,8 +9,8 @@ import json
 import os
 from typing import Any
 
-from apply_opt.errors import ApplyOptError
-from apply_opt.io import files
+from apply_opt.errors import ApplyOptError, UsageError
+from apply_opt.io import extras, files
 from apply_opt.model.digest import sha256
 
 Record = dict[str, Any]
@@ -20,6 +20,7 @@ FORMAT = 1
 
 def folder(root: str) -> str:
     """Where the records of the checkout ``root`` are."""
+    extras.need("platformdirs")
     import platformdirs
 
     state = platformdirs.user_state_dir("apply-opt", appauthor=False)
@@ -28,12 +29,37 @@ def folder(root: str) -> str:
 
 def keep(root: str, record: Record) -> str:
     """Write a record among those of its checkout, and give its path."""
-    parent = folder(root)
-    files.make_folder(parent)
+    parent = ready(root)
     date = record["date"].replace(":", "").replace("-", "")
     path = os.path.join(parent, f"{date}-{record['kind']}-{sha256(json.dumps(record).encode())[:8]}.json")
     write(path, record)
     return path
+
+
+def ready(root: str) -> str:
+    """Where the records of a checkout go; made, so that it is known to be possible before anything has taken its time."""
+    parent = folder(root)
+    try:
+        files.make_folder(parent)
+    except OSError as error:
+        message = f"no record can be kept in {parent}: {error.strerror or error}"
+        raise ApplyOptError(message, "export XDG_STATE_HOME=FOLDER") from error
+    return parent
+
+
+def keep_both(root: str, record: Record, output: str | None) -> list[str]:
+    """Write a record among those of its checkout and, where that is asked for, to another file."""
+    paths = [keep(root, record)]
+    if output:
+        write(output, record)
+        paths.append(output)
+    return paths
+
+
+def check_output(path: str | None) -> None:
+    """Raise :class:`UsageError`, before anything has taken its time, for a file that could not be written in the end."""
+    if path and (os.path.isdir(path) or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK)):
+        raise UsageError(f"--output {path}: no file can be written there", f"check with: {files.look(path)}")
 
 
 def write(path: str, record: Record) -> None:

@@ -43,9 +43,11 @@ def rewrite(source: Source, statement: ast.stmt, transformer: cst.CSTTransformer
 def replace(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, str]) -> Edit:
     """``statement``'s own lines with other code for some of its expressions, and for nothing that merely reads like them.
 
-    Raises :class:`Refused` where LibCST does not have an expression at the place where :mod:`ast` has it.
+    Code of several lines is indented as it is to stand in the file. Raises :class:`Refused` where LibCST does not have an
+    expression at the place where :mod:`ast` has it.
     """
-    return change(source, statement, {node: _Replacement(code) for node, code in changes.items()})
+    indent = source.indent(first_line(statement)).strip("\f")
+    return change(source, statement, {node: _Replacement(_relative(code, indent)) for node, code in changes.items()})
 
 
 class _Replacement:
@@ -57,7 +59,10 @@ class _Replacement:
     def __call__(self, node: cst.BaseExpression) -> cst.BaseExpression:
         import libcst as cst
 
-        return cst.parse_expression(self.code).with_changes(lpar=node.lpar, rpar=node.rpar)
+        new = cst.parse_expression(self.code)
+        own = isinstance(new, cst.Tuple)  # whose parentheses are no matter of taste
+        lpar = [*node.lpar, *(new.lpar if own else ())]
+        return new.with_changes(lpar=lpar, rpar=[*(new.rpar if own else ()), *node.rpar])
 
 
 def change(
@@ -84,6 +89,14 @@ def change(
     if wanted:
         raise Refused(f"{source.name}:{statement.lineno}: LibCST reads this line differently")
     return edit
+
+
+def _relative(code: str, indent: str) -> str:
+    """``code`` with its further lines indented as seen from ``indent``, which LibCST adds to them."""
+    first, *rest = split_lines(code)
+    if any(quotes in code for quotes in ('"""', "'''")):  # the lines of a string are no one's indentation
+        return code
+    return first + "".join(line.removeprefix(indent) for line in rest)
 
 
 def _place(source: Source, node: ast.expr, above: int) -> tuple[int, int, int, int]:

@@ -8,6 +8,7 @@ interval is Student's t (W. S. Gosset, "The Probable Error of a Mean", Biometrik
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import statistics
@@ -85,6 +86,7 @@ def _half_width(logs: Sequence[float], level: float) -> float:
     return _quantile(len(logs) - 1, level) * statistics.stdev(logs) / math.sqrt(len(logs))
 
 
+@functools.cache
 def _quantile(freedom: int, level: float) -> float:
     from scipy.stats import t
 

@@ -30,6 +30,7 @@ def undo(base: bytes, ours: bytes, theirs: bytes) -> Optional[bytes]:
     try:
         sources = _read(base), _read(ours), _read(theirs)
         edits = list(_edits(sources, *(source.tree.body for source in sources)))
+        edits += _comments_taken_out(sources, edits)
         result = sources[1].splice(edits)
         return result if edits and _is_undone(_read(result), sources) else None
     except (_Lost, Refused, RecursionError):
@@ -50,16 +51,31 @@ def _read(data: bytes) -> Source:
 def _is_undone(result: Source, sources: tuple[Source, Source, Source]) -> bool:
     """The result says what the user's file says, without what the change wrote and with what it replaced: no more, no less.
 
-    Nor is a comment of the user's lost, where one stands between the change's lines.
+    Nor is a comment of the user's lost, where one stands between the change's lines, or one of the change's left.
     """
     base, ours, theirs, now = (Counter((p.text, len(p.above)) for p in pieces(s.tree.body)) for s in (*sources, result))
-    said, wrote, left = (_comments(source) for source in (sources[1], sources[0], result))
-    return now == ours - (base - theirs) + (theirs - base) and not said - wrote - left
+    wrote, said, was, left = (Counter(text for _, text in _comments(source)) for source in (*sources, result))
+    gone = all(left[text] <= max(said[text] - count, 0) for text, count in (wrote - was).items())
+    return now == ours - (base - theirs) + (theirs - base) and gone and not said - wrote - left
 
 
-def _comments(source: Source) -> Counter[str]:
+def _comments(source: Source) -> list[tuple[int, str]]:
+    """The comments, each with its line."""
     tokens = tokenize.generate_tokens(io.StringIO(source.text).readline)
-    return Counter(token.string for token in tokens if token.type == tokenize.COMMENT)
+    return [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+
+
+def _comments_taken_out(sources: tuple[Source, Source, Source], edits: Sequence[Edit]) -> Iterator[Edit]:
+    """The comments that the change wrote on lines of their own, as far as they do not go with its statements."""
+    base, _, theirs = (Counter(text for _, text in _comments(source)) for source in sources)
+    now = sources[1]
+    for text, count in (base - theirs).items():
+        lines = [line for line, found in _comments(now) if found == text and now.lines[line - 1].strip() == text]
+        rest = [line for line in lines if not any(e.first <= line <= e.last for e in edits)]
+        count -= len(lines) - len(rest)
+        if 0 < count < len(rest):  # the user has written the same
+            raise _Lost
+        yield from (Edit(line, line, "") for line in (rest if count > 0 else ()))
 
 
 def _edits(sources: tuple[Source, Source, Source], base: Scope, ours: Scope, theirs: Scope) -> Iterator[Edit]:

@@ -139,7 +139,9 @@ def test_the_newest_of_each_set(checkout: Path, run: Run) -> None:
     assert [bool(found["bench"]) for found in sets] == [False, True, True]
     assert sets[1]["conclusion"].startswith("results are not what its class promises; at least 1.4")
     assert sets[2]["conclusion"] == "slower in 2 of 2 inputs; results were not compared"
-    assert sets[0]["conclusion"] == "speed was not measured; results change, as its class says"
+    assert sets[0]["conclusion"] == (
+        "speed was not measured; results may change: here 99.80 % of the discrete outputs are the same"
+    )
     assert "Next: apply-opt bench tokenizer_tf32 --allow lossy" in sets[0]["notes"]
 
 
@@ -326,7 +328,9 @@ def test_a_library_that_is_not_installed(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
     ran = run("report", cwd=checkout)
-    assert (ran.code, ran.err) == (1, f"apply-opt: {library} is not installed\n  pip install 'apply-opt[proof]'\n")
+    assert ran.code == 1 and ran.out == ""
+    assert ran.err.startswith("apply-opt: ") and library in ran.err and "not installed" in ran.err
+    assert "\n  pip install 'apply-opt[proof]'" in ran.err
 
 
 def test_what_is_missing_for_another_reason_is_a_bug(checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import made_records
+import pretended
 import pytest
 from support import THREADS, Ran
 
@@ -17,31 +17,10 @@ from apply_opt.io import workers
 Run = Callable[..., Ran]
 
 
-def pretended(arm: workers.Arm, setting: workers.Setting, job: str, **more: Any) -> dict[str, Any]:
-    """What a worker gives for a job; the changed program is half as fast again."""
-    if job == "prepare":
-        return {"cases": ["3 s"], "wrong": ["w"], "amounts": {"3 s": [3.0, "s of audio"]}, "has_referee": False}
-    is_after = "_ort_intra_op_threads" in Path(arm.checkout, "tokenizer.py").read_text("utf-8")
-    result: dict[str, Any] = {"identity": {name: identity(Path(arm.checkout, name)) for name in arm.files}}
-    if job == "observe":
-        return {**result, "values": {"3 s | seed 0 | output tokens": [1, 2, 4 if more.get("wrong") else 3]}}
-    seconds = 0.1 if is_after else 0.15
-    if job == "time":
-        return {**result, "cases": {"3 s": {"times": [seconds] * 3, "median": seconds}}, "memory": {"process": 1 << 28}}
-    counts = {"operators": 7, "synchronisations": 1, "by_operator": {"add": 7}, "by_synchronisation": {"cpu": 1}}
-    return {**result, "versions": {"python": "3"}, "counts": {"3 s": counts}, "stages": {"3 s": {"encode": seconds}}}
-
-
-def identity(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    lines = {str(number): 1 for number in range(1, data.count(b"\n") + 1)}
-    return {"modules": ["tokenizer"], "sha256": hashlib.sha256(data).hexdigest(), "lines": lines}
-
-
 @pytest.fixture
 def kept(checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[str, Any]]:
     """The records of both commands, by kind."""
-    monkeypatch.setattr(workers, "run", pretended)
+    monkeypatch.setattr(workers, "run", pretended.run)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     found = {}
     for kind, words in (("verify", ()), ("bench", ("--quick",))):

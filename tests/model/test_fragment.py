@@ -108,3 +108,21 @@ def test_an_expression_that_is_not_there() -> None:
     stray = next(n for n in ast.walk(other.tree) if isinstance(n, ast.Name) and n.id == "a")
     with pytest.raises(Refused, match=r"x.py:1: LibCST reads this line differently"):
         replace(source, source.tree.body[0], {name: "b", stray: "c"})
+
+
+@pytest.mark.parametrize("unit", ["    ", "\t"])
+def test_code_of_several_lines_stands_as_it_is_written(unit: str) -> None:
+    source = Source(f"class C:\n{unit}def f(self):\n{unit * 2}x = 1  # one\n".encode())
+    assign = statement(source, 3)
+    assert isinstance(assign, ast.Assign)
+    code = f"call(\n{unit * 3}1,\n{unit * 2})"
+    assert replace(source, assign, {assign.value: code}).text == f"{unit * 2}x = {code}  # one\n"
+
+
+def test_a_tuple_keeps_its_parentheses() -> None:
+    source = Source(b"x = [a, (b)]\n")
+    assign = source.tree.body[0]
+    assert isinstance(assign, ast.Assign) and isinstance(assign.value, ast.List)
+    first, second = assign.value.elts
+    assert replace(source, assign, {first: "(a, 1)", second: "(b, 2)"}).text == "x = [(a, 1), ((b, 2))]\n"
+    assert replace(source, assign, {assign.targets[0]: "x, y"}).text == "x, y = [a, (b)]\n"

@@ -157,6 +157,43 @@ def test_a_statement_that_was_only_taken_out_goes_back_between_its_neighbours() 
     assert undo(after, ours, before) == b"class C:\n\ta  = 1\n\tb = [\n\t    2,\n\t]\n\n\t# the user's\n\tc = 3\n"
 
 
+COMMENTED = b"class C:\n    a = 1\n    # no b: see above\n    c = 3\n"
+WITH_B = COMMENTED.replace(b"# no b: see above", b"b = 2")
+
+
+@pytest.mark.parametrize("layout", [tabs, lambda data: data.replace(b" = ", b"  =  ")], ids=["tabs", "spaces"])
+def test_a_comment_in_the_place_of_a_statement_goes_with_the_change(layout: Callable[[bytes], bytes]) -> None:
+    assert undo(COMMENTED, layout(COMMENTED), WITH_B) == layout(WITH_B).replace(b"b  =  2", b"b = 2")
+
+
+def test_a_comment_above_a_statement_goes_with_it() -> None:
+    after = b"a = 1\n# why\nb = 2\nc = 3\n"
+    assert undo(after, after.replace(b" =", b"  ="), b"a = 1\nc = 3\n") == b"a  = 1\nc  = 3\n"
+
+
+def test_a_comment_that_the_user_took_out_is_not_missed() -> None:
+    ours = b"class C:\n    a = 1\n\n    c = 3\n"
+    assert undo(COMMENTED, ours, WITH_B) == b"class C:\n    a = 1\n    b = 2\n\n    c = 3\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b"    a", b"    # no b: see above\n    a"),
+        lambda data: data.replace(b"    # no b: see above\n", b"").replace(b"a = 1", b"a = 1  # no b: see above"),
+    ],
+    ids=["twice", "on another line"],
+)
+def test_a_comment_that_may_be_the_users_stays(change: Callable[[bytes], bytes]) -> None:
+    assert undo(COMMENTED, tabs(change(COMMENTED)), WITH_B) is None
+
+
+def test_the_users_comment_like_one_of_ours_stays() -> None:
+    ours = tabs(AFTER).replace(b"\t\toptions = {}", b"\t\t# ours\n\t\toptions = {}")
+    result = undo(AFTER, ours, BEFORE)
+    assert result == tabs(BEFORE).replace(b"\t\toptions = {}", b"\t\t# ours\n\t\toptions = {}")
+
+
 def test_lines_that_hang_to_the_left_are_not_indented_anew() -> None:
     before = b"class C:\n    x = f('''a\nb''')\n"
     after = b"class C:\n    x = 1\n"

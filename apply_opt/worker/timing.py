@@ -1,0 +1,147 @@
+"""The job ``time``: each case's timings after a warm-up for its shape, the share of each stage, and the peak of memory.
+
+Every repetition gets inputs that the program has not seen: a result that is remembered must not look like one that is
+computed. What runs in less than ``SAMPLE_SECONDS`` is run several times for one sample.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+SAMPLE_SECONDS, MOST_LOOPS, LEAST_SAMPLES = 0.002, 100, 3
+RESOLUTION = 1e-9
+STAGE_RUNS, STAGE_SEEDS = 5, 10**9
+
+
+def time_cases(arm: Any) -> dict[str, Any]:
+    """The timings of each case. The first run of each is under the canary, and not timed."""
+    names = arm.specification["cases"]
+    with arm.canary:
+        arm.load()
+        for case in names:
+            arm.run(arm.workload.inputs(case, 0))
+    cases = {case: _timings(arm, case) for case in names}
+    memory = _peak_memory()
+    has_stages = hasattr(arm.workload, "stages")
+    stages = {case: _stage_seconds(arm, case, cases[case]["median"]) for case in names} if has_stages else {}
+    return {"cases": cases, "memory": memory, "stages": stages}
+
+
+class Clock:
+    """Seconds on the wall, with a GPU waited for; and those between two CUDA events, where there is a GPU at work."""
+
+    def __init__(self) -> None:
+        torch = sys.modules.get("torch")
+        self._cuda: Any = torch.cuda if torch and torch.cuda.is_available() and torch.cuda.is_initialized() else None
+        self.device: list[float] = []
+
+    def wait(self) -> None:
+        """Until all that was asked of the GPU is done."""
+        if self._cuda:
+            self._cuda.synchronize()
+
+    def measure(self, run: Callable[[Any], Any], values: Sequence[Any]) -> float:
+        """Seconds for ``run`` with each of ``values``."""
+        events = [self._cuda.Event(enable_timing=True) for _ in range(2)] if self._cuda else []
+        self.wait()
+        start = time.perf_counter()
+        if events:
+            events[0].record()
+        for value in values:
+            run(value)
+        if events:
+            events[1].record()
+        self.wait()
+        seconds = time.perf_counter() - start
+        if events:
+            self.device.append(events[0].elapsed_time(events[1]) / 1000 / len(values))
+        return max(seconds, RESOLUTION)
+
+
+def _timings(arm: Any, case: str) -> dict[str, Any]:
+    specification = arm.specification
+    seeds = itertools.count(1)
+
+    def fresh(count: int) -> list[Any]:
+        return [arm.workload.inputs(case, next(seeds)) for _ in range(count)]
+
+    clock = Clock()
+    warm = [clock.measure(arm.run, fresh(1))]
+    while len(warm) < specification["warm_up"] and sum(warm) < specification["limit"]:
+        warm.append(clock.measure(arm.run, fresh(1)))
+    loops = min(MOST_LOOPS, math.ceil(SAMPLE_SECONDS / min(warm)))
+    clock.device.clear()
+    times: list[float] = []
+    began = time.perf_counter()
+    while not _is_enough(times, time.perf_counter() - began, specification):
+        times.append(clock.measure(arm.run, fresh(loops)) / loops)
+    device = {"device": clock.device} if clock.device else {}
+    return {"times": times, "loops": loops, "median": statistics.median(times), **device}
+
+
+def _is_enough(times: list[float], elapsed: float, specification: Any) -> bool:
+    """Enough samples and seconds; or the limit of time, with a few at least, or else a few times the limit."""
+    if len(times) >= specification["iterations"] and elapsed >= specification["seconds"]:
+        return True
+    limit = specification["limit"]
+    return elapsed >= limit and (len(times) >= LEAST_SAMPLES or elapsed >= LEAST_SAMPLES * limit)
+
+
+def _peak_memory() -> dict[str, int]:
+    """Bytes: the most that this process has held."""
+    found = {}
+    if sys.platform == "linux":  # getrusage would tell the parent's peak, where that is higher
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            (peak,) = [line.split()[1] for line in file if line.startswith("VmHWM:")]
+        found["process"] = int(peak) << 10
+    elif sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["process"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        found["cuda"] = torch.cuda.max_memory_allocated()
+    return found
+
+
+def _stage_seconds(arm: Any, case: str, seconds: float) -> dict[str, float]:
+    """The median over a few runs of what was spent in each stage; stages that run side by side each count in full.
+
+    ``seconds`` is what a run takes: of long ones there are fewer.
+    """
+    stages = arm.workload.stages(arm.subject)
+    originals = {name: getattr(owner, attribute) for name, (owner, attribute) in stages.items()}
+    runs: list[dict[str, float]] = []
+    for name, (owner, attribute) in stages.items():
+        setattr(owner, attribute, _timed(originals[name], name, runs))
+    for seed in range(max(1, min(STAGE_RUNS, int(arm.specification["limit"] / seconds)))):
+        inputs = arm.workload.inputs(case, STAGE_SEEDS + seed)
+        runs.append(dict.fromkeys(stages, 0.0))
+        arm.run(inputs)
+    for name, (owner, attribute) in stages.items():
+        setattr(owner, attribute, originals[name])
+    return {name: statistics.median(run[name] for run in runs) for name in stages}
+
+
+def _timed(original: Callable[..., Any], name: str, runs: list[dict[str, float]]) -> Callable[..., Any]:
+    clock = Clock()
+
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        clock.wait()
+        start = time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            clock.wait()
+            runs[-1][name] += time.perf_counter() - start
+
+    return call
