@@ -99,6 +99,7 @@ def _samples(factor: float, effort: Effort, noise: float, timings: int) -> list[
             cases = {case: _timed(generator, seconds / faster, noise, timings) for case, seconds in CASES.items()}
             found.append({"block": number, "kind": kind, "side": side, "changed_lines_ran": 1, "cases": cases})
             found[-1]["memory"] = {"process": 300 << 20}
+            found[-1]["stages"] = {case: {} for case in CASES}
     return found
 
 

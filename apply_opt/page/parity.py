@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from apply_opt.page import numbers
-from apply_opt.page.record import Difference, Verify
+from apply_opt.page.record import Agreement, Difference, Verify
 from apply_opt.page.words import Say, word
 
 HEADLINES = {
@@ -32,8 +32,9 @@ class Parity(NamedTuple):
 def facts(record: Verify, say: Say) -> Parity:
     """What is to be said of a comparison."""
     tone, key = HEADLINES.get(record.verdict, ("bad", "unverifiable results"))
+    share = _share(record.agreement)
     return Parity(
-        say(key),
+        say("lossy share", share=share) if key == "lossy results" and share else say(key),
         tone,
         word(say, record.verdict),
         record.safety,
@@ -41,6 +42,11 @@ def facts(record: Verify, say: Say) -> Parity:
         record.differences[:SHOWN],
         max(0, len(record.differences) - SHOWN),
     )
+
+
+def _share(found: Optional[Agreement]) -> str:
+    """The share of discrete outputs that are the same; nothing, where there are none."""
+    return numbers.share(min(found.same, found.total), found.total) if found and found.total else ""
 
 
 def _rows(record: Verify, say: Say) -> Iterator[tuple[str, str]]:
@@ -55,8 +61,8 @@ def _rows(record: Verify, say: Say) -> Iterator[tuple[str, str]]:
     yield say("observations"), say("observed", **counted)
     yield say("differences"), numbers.count(len(record.differences))
     found = record.agreement
-    if found and found.total:
-        share = numbers.share(min(found.same, found.total), found.total)
+    share = _share(found)
+    if found and share:
         yield say("discrete"), say("of", part=numbers.count(found.same), whole=numbers.count(found.total), share=share)
     if found:
         yield say("error"), f"{found.error:.3g}"

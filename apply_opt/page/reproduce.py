@@ -38,7 +38,10 @@ def _of_the_plan(header: Header, known: Mapping[str, Optimization]) -> Iterator[
             if defaults.get(key) != value:
                 yield f"--set {shlex.quote(f'{name}.{key}={spelled(value)}')}"
     units = [known[name] for name in header.optimizations if name in known]
-    if "lossy" in [unit.safety for unit in units] or getattr(header, "safety", "") == "lossy":
+    if (
+        "lossy" in [unit.safety_for(header.optimizations[unit.name]) for unit in units]
+        or getattr(header, "safety", "") == "lossy"
+    ):
         yield "--allow lossy"
     if any(u.preflight and header.optimizations[u.name].get("unchecked") is not True for u in units):
         yield "--preflight DIR"

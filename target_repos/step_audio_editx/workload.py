@@ -4,8 +4,7 @@ Runs the checkout's own files: the reference tree, upstream, or a fork. Nothing 
 (from a fixed seed), its codebooks are fitted to features of the same kind of speech, so that neighbouring tokens are near
 each other, as they are in a trained one.
 
-Options: ``size`` of the model (tiny, small, full), ``seconds`` (lengths of the utterances, with commas between), ``model``
-(an encoder folder of your own, in place of the one that is built).
+Its options are described in ``OPTIONS``.
 """
 
 import importlib.util
@@ -20,16 +19,27 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 SAMPLE_RATE = 16000
 MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
 FIT_SECONDS = 200  # enough for more frames than codes
+LIBRARIES = ("numpy", "torch", "onnxruntime")
+OPTIONS = {
+    "size": "of the model: tiny (the default), small, full",
+    "seconds": "the lengths of the utterances, with commas between",
+    "model": "an encoder folder of your own, in place of the one that is built",
+    "audio": "a recording of your own (a WAV file), in place of synthetic utterances",
+}
+RECORDING = {}  # the user's, if there is one: inputs(...) of it
+SHARE = 0.37  # of a recording: another shape, of an odd size, to compare too
 
 
 def prepare(folder, options):
     """Build an encoder folder: by the reference tree's own script, or for upstream's model classes."""
-    if options.get("model"):
-        return
     size = options.get("size", "tiny")
     sizes = _alone("sizes").ENCODERS
     if size not in sizes:
         raise ValueError(f"size is one of {', '.join(sizes)}, not {size}")
+    if options.get("model"):
+        if not os.path.isdir(_own_model(options)):
+            raise ValueError(f"model={options['model']}: there is no such folder")
+        return
     model = os.path.join(folder, "model")
     if _is_reference():
         subprocess.run([sys.executable, REFERENCE / "make_model.py", model, "--size", size], check=True)
@@ -38,17 +48,32 @@ def prepare(folder, options):
 
 
 def cases(options):
-    """The lengths, two of them odd."""
-    return [f"{float(text):g} s" for text in options.get("seconds", "3,10,1.0371,0.6").split(",")]
+    """The lengths, of which 1.03706 s are an odd number of samples; or the recording, and the first part of it."""
+    if options.get("audio"):
+        length = _seconds_of(_recorded(options))
+        return [f"{seconds:.4g} s of {os.path.basename(options['audio'])}" for seconds in (length, SHARE * length)]
+    text = options.get("seconds", "3,10,1.03706,0.6")
+    try:
+        lengths = [float(word) for word in text.split(",")]
+    except ValueError:
+        lengths = []
+    if not lengths or not all(0.2 <= length <= 3600 for length in lengths):
+        raise ValueError(f"seconds are numbers from 0.2 to 3600 with commas between, not {text}")
+    return list(dict.fromkeys(f"{length:g} s" for length in lengths))
+
+
+def _own_model(options):
+    return os.path.join(options["here"], options["model"])
 
 
 def load(folder, options):
     """The tokenizer of the checkout that is first on ``sys.path``, with its last encoder output kept."""
     _make_up_for_what_is_missing()
+    RECORDING.update(_recorded(options) if options.get("audio") else {})
     module = importlib.import_module(_module_name(options["file"]))
     own = [value for value in vars(module).values() if getattr(value, "__module__", None) == module.__name__]
     (tokenizer,) = [value for value in own if hasattr(value, "wav2token")]
-    subject = tokenizer(options.get("model") or os.path.join(folder, "model"))
+    subject = tokenizer(_own_model(options) if options.get("model") else os.path.join(folder, "model"))
     dump_label = subject.dump_label
 
     def kept(samples, mean):
@@ -63,6 +88,10 @@ def load(folder, options):
 
 def inputs(case, seed):
     """Audio, float32 (1, samples) in [-1, 1]."""
+    if RECORDING:
+        is_part = float(case.split()[0]) < 2 * SHARE * _seconds_of(RECORDING)
+        count = int(RECORDING["audio"].shape[1] * SHARE) | 1 if is_part else None
+        return {**RECORDING, "audio": RECORDING["audio"][:, :count].clone()}
     return {"audio": _alone("speech").synthetic_speech(float(case.split()[0]), seed=seed), "sample_rate": SAMPLE_RATE}
 
 
@@ -111,9 +140,8 @@ def _one_chunk_less(subject):
 
 
 def _other_codebook_row(subject):
-    """A row of the codebook that is in use changes places with its neighbour."""
-    first = int(subject.get_vq02_code(_alone("speech").synthetic_speech(1.0, seed=0))[0])
-    subject.kms[[first, first - 1]] = subject.kms[[first - 1, first]]
+    """Each row of the codebook in the place of its neighbour: which ones are in use depends on the model."""
+    subject.kms = subject.kms.roll(1, 0)
 
 
 WRONG = {"one chunk less to look back": _one_chunk_less, "another codebook row": _other_codebook_row}
@@ -142,6 +170,34 @@ def _alone(name):
         sys.modules[full] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[full])
     return sys.modules[full]
+
+
+def _seconds_of(recording):
+    return recording["audio"].shape[1] / recording["sample_rate"]
+
+
+def _recorded(options):
+    """A recording, its channels mixed, at its own rate: WAV in any case, with soundfile whatever that reads."""
+    import torch
+
+    path = os.path.join(options["here"], options["audio"])
+    try:
+        if importlib.util.find_spec("soundfile"):
+            import soundfile
+
+            audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+            audio = audio.T
+        else:
+            with open(path, "rb") as file:
+                audio, rate = _alone("wav_io").read_wav(file)
+    except OSError as error:
+        raise ValueError(f"audio: {path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:
+        more = "" if importlib.util.find_spec("soundfile") else "; pip install soundfile reads more kinds of files"
+        raise ValueError(f"audio: {path} cannot be read as a recording: {error}{more}") from error
+    if not audio.size or not rate:
+        raise ValueError(f"audio: {path} has no sound in it")
+    return {"audio": torch.from_numpy(audio.mean(axis=0, keepdims=True)), "sample_rate": int(rate)}
 
 
 # Upstream on a machine that lacks something
