@@ -17,15 +17,15 @@ class _AllChunksAtOnce(torch.nn.Module):
     running session, goes to the model's own `infer_encoder`.
     """
 
-    # One minute of audio at a time goes through the layers, and through the filterbank: this bounds the memory.
+    # A minute of audio at a time goes through the filterbank, and through the layers: this bounds the memory.
+    SAMPLES_AT_ONCE = 960000
     WINDOWS_AT_ONCE = 256
-    FBANK_FRAMES_AT_ONCE = 6000
-    FRONTEND = {"fs": 16000, "frame_length": 25, "frame_shift": 10, "lfr_m": 7, "lfr_n": 6, "dither": 0}
-    MODULES = {
-        "funasr": "ParaformerStreaming SANMEncoderChunkOpt StreamSinusoidalPositionEncoder MultiSequential "
-        "EncoderLayerSANM MultiHeadedAttentionSANM PositionwiseFeedForward LayerNorm".split(),
-        "torch": "Linear Conv1d ConstantPad1d LayerNorm Dropout ReLU ModuleList".split(),
-    }
+    FRONTEND = {"fs": 16000, "frame_length": 25, "frame_shift": 10, "lfr_m": 7, "lfr_n": 6}
+    TORCH_MODULES = "Linear Conv1d ConstantPad1d LayerNorm Dropout ReLU ModuleList".split()
+    FUNASR_MODULES = (
+        "ParaformerStreaming SANMEncoderChunkOpt StreamSinusoidalPositionEncoder MultiSequential "
+        "EncoderLayerSANM MultiHeadedAttentionSANM PositionwiseFeedForward LayerNorm"
+    ).split()
 
     def __init__(self, model):
         super().__init__()
@@ -39,7 +39,7 @@ class _AllChunksAtOnce(torch.nn.Module):
         return {"model": cls(model)} if is_known else {}
 
     def infer_encoder(self, data_in, **kwargs):
-        """As the model's own. `data_in`: a list of one WAV file or tensor (samples,), whose "enc_out" is (1, frames, D)."""
+        """As the model's own. `data_in`: a list of one WAV file or tensor (samples,); its "enc_out": (1, frames, D)."""
         is_whole = kwargs.get("is_final") and not kwargs.get("cache") and len(data_in) == 1
         settings = [kwargs.get(name) for name in ("frontend", "chunk_size", "encoder_chunk_look_back")]
         if is_whole and kwargs.get("data_type", "sound") == "sound" and self.can_encode(*settings):
@@ -47,7 +47,7 @@ class _AllChunksAtOnce(torch.nn.Module):
             samples = data_in[0]
             if torch.is_tensor(samples) and samples.dim() == 1 and self._frame_count(samples, settings[1]) > 0:
                 (enc_out,) = self.encode(data_in, *settings)
-                return [{"key": kwargs["key"][0], "enc_out": enc_out}], {}, kwargs["cache"]
+                return [{"key": kwargs["key"][0], "enc_out": enc_out}], {}, kwargs.get("cache", {})
         return self.model.infer_encoder(data_in=data_in, **kwargs)
 
     def _load(self, data_in, fs):
@@ -60,8 +60,8 @@ class _AllChunksAtOnce(torch.nn.Module):
     def can_encode(self, frontend, chunk_size, look_back):
         """Whether `encode` does what this model does: the classes and settings it was written for, in float32.
 
-        Not with dither, which is random; nor where rounding depends on what is computed together (autocast, quantized
-        layers); nor in training; nor where a hook or another `forward` expects the chunks one by one.
+        Not where rounding depends on what is computed together (autocast, quantized layers), nor in training, nor where
+        a hook or another `forward` expects the chunks one by one.
         """
         encoder = getattr(self.model, "encoder", None)
         if type(frontend).__name__ != "WavFrontendOnline" or type(encoder).__name__ != "SANMEncoderChunkOpt":
@@ -70,43 +70,46 @@ class _AllChunksAtOnce(torch.nn.Module):
             return False
         if not chunk_size or chunk_size[0] != 0 or min(chunk_size[1:]) < 1 or not look_back or look_back < 0:
             return False
-        if getattr(self.model, "normalize", None) or not all(map(self._is_plain, [self.model, *encoder.modules()])):
+        if getattr(self.model, "normalize", None) or not self._are_plain([self.model, *encoder.modules()]):
+            return False
+        if not all(part.normalize_before for part in [encoder, *encoder.encoders0, *encoder.encoders]):
             return False
         weight = encoder.after_norm.weight[None]
-        return torch.nn.functional.linear(weight, weight).dtype == torch.float32  # not so under autocast
+        is_float32 = all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
+        return is_float32 and torch.nn.functional.linear(weight, weight).dtype == torch.float32  # not under autocast
 
-    def _is_plain(self, module):
-        """Whether `module` is of a known class, unchanged, and in float32."""
-        kind = type(module)
-        is_known = kind.__name__ in self.MODULES["funasr"] or (
-            kind.__name__ in self.MODULES["torch"] and kind is getattr(torch.nn, kind.__name__)
-        )
-        replaced = {"forward", "forward_chunk", "encode_chunk", "infer_encoder"} & vars(module).keys()
-        is_changed = replaced or module._forward_hooks or module._forward_pre_hooks or module.training
-        is_float32 = all(parameter.dtype == torch.float32 for parameter in module.parameters(recurse=False))
-        return is_known and is_float32 and not is_changed and getattr(module, "normalize_before", True)
+    def _are_plain(self, modules):
+        """Whether modules are of known classes, as these were written, and not in training."""
+        for kind in {type(module) for module in modules}:
+            is_torch = kind.__name__ in self.TORCH_MODULES and kind is getattr(torch.nn, kind.__name__)
+            if not is_torch and kind.__name__ not in self.FUNASR_MODULES:
+                return False
+        replaced = {"forward", "forward_chunk", "encode_chunk", "infer_encoder"}
+        if any(module.training or not replaced.isdisjoint(vars(module)) for module in modules):
+            return False
+        return not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
     @staticmethod
     def _frame_count(samples, chunk_size):
         """How many frames (60 ms, 960 samples each) the model makes of `samples`.
 
-        All of each full chunk. What is left at the end is only used from 880 samples on (a stack of seven 10 ms frames).
+        All of each full chunk. What is left at the end counts from 880 samples on, a stack of seven 10 ms frames.
         """
         full, rest = divmod(len(samples), 960 * chunk_size[1])
         return full * chunk_size[1] + ((rest + 560) // 960 if rest >= 880 else 0)
 
-    def _features(self, samples, frontend, frame_count):
-        """What the frontend makes of (samples,) chunk by chunk, made at once: (frames, 7 * n_mels)."""
+    def _features(self, samples, frontend, chunk_size):
+        """What the frontend makes of (samples,) chunk by chunk: (frames, 7 * n_mels)."""
+        frame_count = self._frame_count(samples, chunk_size)
         if frame_count == 0:
             return torch.zeros(0, frontend.output_size())
-        count = (len(samples) - 400) // 160 + 1  # windows of 25 ms, every 10 ms
-        fbank = []
-        for first in range(0, count, self.FBANK_FRAMES_AT_ONCE):
-            piece = samples[None, 160 * first : 160 * (first + self.FBANK_FRAMES_AT_ONCE - 1) + 400]
-            fbank.append(frontend.forward_fbank(piece, [piece.shape[1]], cache=frontend.init_cache({}))[1][0])
-        fbank = torch.cat(fbank)  # (count, n_mels)
+        # With dither, random numbers are drawn chunk by chunk as the model does, so that they are the same.
+        pieces = samples.split(960 * chunk_size[1] if frontend.dither else self.SAMPLES_AT_ONCE)
+        cache = frontend.init_cache({})
+        fbank = [frontend.forward_fbank(piece[None], [len(piece)], cache=cache)[1] for piece in pieces]
+        fbank = torch.cat([frames[0] for frames in fbank if len(frames)])  # (10 ms frames, n_mels)
         first = 6 * torch.arange(frame_count, device=fbank.device)[:, None] - 3
-        stacked = (first + torch.arange(7, device=fbank.device)).clamp(0, count - 1)  # the ends are repeated
+        stacked = (first + torch.arange(7, device=fbank.device)).clamp(0, len(fbank) - 1)  # the ends are repeated
         feats = fbank[stacked].flatten(1).float()
         if frontend.cmvn_file is not None:
             shift, scale = frontend.cmvn.to(feats)
@@ -119,10 +122,9 @@ class _AllChunksAtOnce(torch.nn.Module):
         There are zeros before the first frame, and after the last one.
         """
         encoder, (_, chunk, overlap) = self.model.encoder, chunk_size
-        frame_count = self._frame_count(samples, chunk_size)
-        feats = self._features(samples, frontend, frame_count).to(encoder.after_norm.weight.device)
+        feats = self._features(samples, frontend, chunk_size).to(encoder.after_norm.weight.device)
         x = encoder.embed(feats[None] * encoder.output_size() ** 0.5, {"start_idx": 0})[0]  # (frames, D)
-        missing = -frame_count % chunk if frame_count else chunk
+        missing = -len(x) % chunk if len(x) else chunk
         x = torch.nn.functional.pad(x, (0, 0, overlap, missing))
         return x.unfold(0, overlap + chunk, chunk).transpose(1, 2)
 
@@ -132,23 +134,14 @@ class _AllChunksAtOnce(torch.nn.Module):
 
         All go through the layers together, as N windows. Only attention looks from one window to others.
         """
-        encoder, (_, chunk, overlap) = self.model.encoder, chunk_size
         if not utterances:
             return []
+        encoder, (_, chunk, overlap) = self.model.encoder, chunk_size
         windows = [self._windows(samples, frontend, chunk_size) for samples in utterances]
         frame_counts = [self._frame_count(samples, chunk_size) for samples in utterances]
-        numbers = [i for own in windows for i in range(len(own))]
-        lengths = [min(chunk, n - i * chunk) for own, n in zip(windows, frame_counts) for i in range(len(own))]
+        bias, mask = self._masks(windows, frame_counts, chunk_size, look_back)
         sizes = [len(own) * chunk for own in windows]
         windows = torch.cat(windows)  # (N, W, D)
-
-        # Of a window's keys, `look_back * chunk` lie before it and W in it. Some are not there: those before the first
-        # window of an utterance, and those after its last frame.
-        place = torch.arange(-look_back * chunk, overlap + chunk, device=windows.device)
-        number, length = torch.tensor([numbers, lengths], device=windows.device)[:, :, None]
-        is_there = (place >= -chunk * number) & (place < overlap + length)  # (N, keys)
-        bias = torch.zeros(is_there.shape, device=windows.device).masked_fill(~is_there, float("-inf"))
-        mask = is_there[:, look_back * chunk :, None].float()  # (N, W, 1)
 
         layers = [*encoder.encoders0, *encoder.encoders]
         attention = layers[0].self_attn
@@ -158,10 +151,26 @@ class _AllChunksAtOnce(torch.nn.Module):
             group = slice(start, start + self.WINDOWS_AT_ONCE)
             x = windows[group]
             for layer in layers:
-                x, left[layer] = self._layer(layer, x, left[layer], bias[group, None, None], mask[group])
-            encoded.append(encoder.after_norm(x[:, overlap:]))  # (N, chunk, D)
+                x, left[layer] = self._layer(layer, x, left[layer], bias[group], mask[group])
+            encoded.append(encoder.after_norm(x[:, overlap:]))  # (windows, chunk, D)
         encoded = torch.cat(encoded).flatten(0, 1).split(sizes)
         return [own[None, :n] for own, n in zip(encoded, frame_counts)]
+
+    @staticmethod
+    def _masks(windows, frame_counts, chunk_size, look_back):
+        """What to add to attention scores (N, 1, 1, keys), and what to multiply the values of a window by (N, W, 1).
+
+        Of a window's keys, `look_back * chunk` lie before it and W in it. Some are not there: those before the first
+        window of an utterance, and those after its last frame.
+        """
+        (_, chunk, overlap), device = chunk_size, windows[0].device
+        number = [i for own in windows for i in range(len(own))]
+        length = [min(chunk, n - i * chunk) for own, n in zip(windows, frame_counts) for i in range(len(own))]
+        number, length = torch.tensor([number, length], device=device)[:, :, None]  # (N, 1)
+        place = torch.arange(-look_back * chunk, overlap + chunk, device=device)  # (keys,)
+        is_there = (place >= -chunk * number) & (place < overlap + length)  # (N, keys)
+        bias = torch.zeros(is_there.shape, device=device).masked_fill(~is_there, float("-inf"))
+        return bias[:, None, None], is_there[:, look_back * chunk :, None].float()
 
     @staticmethod
     def _layer(layer, x, left, bias, mask):

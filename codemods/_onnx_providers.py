@@ -117,7 +117,14 @@ def _is_usual(source: Source, node: ast.Name, place: ast.stmt, adjacent: bool) -
     if isinstance(parent, ast.Subscript):
         return above or isinstance(parent.ctx, ast.Load)
     call = rest[0] if isinstance(parent, ast.keyword) else parent
-    if isinstance(call, ast.Call) and callee(call) in HARMLESS | {"InferenceSession", "len", "list", "tuple", "join"}:
+    if isinstance(call, ast.Call) and callee(call) in HARMLESS | {
+        "InferenceSession",
+        "len",
+        "list",
+        "tuple",
+        "join",
+        "_warn_without_cuda",
+    }:
         return True
     return isinstance(parent, LOOKS) or adjacent
 

@@ -145,7 +145,7 @@ def _names_around(source: Source, node: ast.AST) -> set[str]:
 
 def _is_handed_in(source: Source, tokenizer: ast.ClassDef) -> bool:
     """Whether what the tokenizer runs on log-mel frames comes from a parameter of its own."""
-    nodes = [node for method in _feeding(source, tokenizer) for node in _receivers(source, method)]
+    nodes = [node for method in feeding_methods(source, tokenizer) for node in _receivers(source, method)]
     given = [b.value for node in nodes for b in bindings(source, node, node) if isinstance(b.value, ast.Name)]
     return any(b.kind == PARAMETER for node in [*nodes, *given] for b in bindings(source, node, node))
 
@@ -162,7 +162,7 @@ def _is_likely(source: Source, tokenizer: ast.ClassDef, creation: Creation, file
         return False
     if files and all(LIKELY.search(text) for text in files):
         return _gets_log_mel(source, tokenizer, creation)
-    run = {_spelled(source, n) for m in _feeding(source, tokenizer) for n in _receivers(source, m)}
+    run = {_spelled(source, n) for m in feeding_methods(source, tokenizer) for n in _receivers(source, m)}
     there = {*places, *(f"{place}()" for place in places), ast.unparse(creation.call)}
     return (not files or is_only) and len(run) == 1 and bool(run & there)
 
@@ -213,7 +213,7 @@ def _is_others_own(source: Source, tokenizer: ast.ClassDef, creation: Creation) 
     if any(_is_related(source, tokenizer, c) for c in [cls, *source.ancestors(cls)] if isinstance(c, ast.ClassDef)):
         return False
     if creation.via is not None and class_of(source, creation.via) in family(source, tokenizer):  # a wrapper of its own
-        return bool(_feeding(source, tokenizer)) and not _gets_log_mel(source, tokenizer, creation)
+        return bool(feeding_methods(source, tokenizer)) and not _gets_log_mel(source, tokenizer, creation)
     return any(_runs(source, cls))
 
 
@@ -243,7 +243,7 @@ def is_module(source: Source, node: ast.expr) -> bool:
 
 def _gets_log_mel(source: Source, tokenizer: ast.ClassDef, creation: Creation) -> bool:
     """Whether the session ends up where the tokenizer has it when it makes log-mel frames."""
-    feeding = _feeding(source, tokenizer)
+    feeding = feeding_methods(source, tokenizer)
     if _method(source, tokenizer, creation.call) in feeding:
         return True
     for place in _places(source, tokenizer, creation):
@@ -254,7 +254,7 @@ def _gets_log_mel(source: Source, tokenizer: ast.ClassDef, creation: Creation) -
     return False
 
 
-def _feeding(source: Source, tokenizer: ast.ClassDef) -> set[Function]:
+def feeding_methods(source: Source, tokenizer: ast.ClassDef) -> set[Function]:
     """The tokenizer's methods that make log-mel frames."""
     found = (_method(source, tokenizer, call) for call in calls_of(source, LOG_MEL, tokenizer))
     return {method for method in found if method is not None}

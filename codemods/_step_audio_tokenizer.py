@@ -7,8 +7,9 @@ Forks rename and move nearly everything. What they keep is what the class is for
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 
-from apply_opt.errors import Ambiguous, NoSite
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.source import Edit, Source, first_line, last_line
 
 from ._scopes import calls, calls_of, class_of, methods, named
@@ -17,6 +18,7 @@ ENCODE = "infer_encoder"
 LOG_MEL = "log_mel_spectrogram"
 STREAMING = {"chunk_size", "encoder_chunk_look_back", "decoder_chunk_look_back", "is_final"}
 RESULT = "enc_out"
+TAKE_ONE_OUT = "take one of them out by hand"
 QUESTIONS = (ast.Attribute, ast.Compare, ast.UnaryOp, ast.If, ast.While, ast.FormattedValue, ast.Assert)
 
 
@@ -81,6 +83,29 @@ def _wraps(cls: ast.ClassDef) -> bool:
 def helpers(source: Source, name: str) -> list[ast.FunctionDef]:
     """The module-level functions called ``name``."""
     return [s for s in source.tree.body if isinstance(s, ast.FunctionDef) and s.name == name]
+
+
+def has_helper(source: Source, name: str, uses: Sequence[ast.AST], else_at: int) -> bool:
+    """Whether our function ``name`` is there, and used; ``uses`` are the places where it should be.
+
+    Raises where it is there twice or by half, and where the name stands for something else.
+    """
+    ours, lines = helpers(source, name), sorted({getattr(use, "lineno", 0) for use in uses})
+    if len(ours) > 1:
+        where = ", ".join(str(function.lineno) for function in ours)
+        raise PartlyApplied(f"{source.name}: {name} is defined more than once: lines {where}", TAKE_ONE_OUT)
+    if len(lines) > 1:
+        where = ", ".join(map(str, lines))
+        raise PartlyApplied(f"{source.name}: {name} is used more than once: lines {where}", TAKE_ONE_OUT)
+    if bool(ours) != bool(lines):
+        half = f"defined (line {ours[0].lineno}) but not used here" if ours else "used but not defined"
+        raise PartlyApplied(
+            f"{source.name}:{lines[0] if lines else else_at} is partly applied: {name} is {half}",
+            "take the half that is there out by hand, then apply again",
+        )
+    if not ours and is_taken(source, name):
+        raise Conflict(f"{source.name} already uses the name {name} for something else")
+    return bool(ours)
 
 
 def is_taken(source: Source, name: str) -> bool:

@@ -21,6 +21,7 @@ from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, first_line, last_line, same
 
+from ._lines import ends_line, starts_line
 from ._onnx_options import speech_tokenizer_options
 from ._onnx_providers import can_repeat
 from ._onnx_uses import Options
@@ -189,8 +190,20 @@ def _settings(source: Source, options: Options, parameters: Mapping[str, Value])
 
 
 def _unless_there(statement: Optional[Assignment], wanted: Optional[str]) -> Optional[str]:
-    there = statement is not None and statement.value is not None and ast.unparse(statement.value) == wanted
-    return None if there else wanted
+    value = statement.value if statement is not None else None
+    if value is None or wanted is None or ast.unparse(value) == wanted:
+        return wanted if value is None else None
+    return None if _calls_helper(statement) and _gpus(value) == _gpus(ast.parse(wanted, mode="eval").body) else wanted
+
+
+def _gpus(call: ast.expr) -> Union[str, set[str]]:
+    """What our function is asked about: of providers that are written out, the names, without options and the CPU."""
+    if any(isinstance(n, (ast.Name, ast.Attribute)) for a in getattr(call, "args", ()) for n in ast.walk(a)):
+        return ast.unparse(call)
+    words = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    return {word for word in words if word.endswith("ExecutionProvider")} - {"CPUExecutionProvider"} or ast.unparse(
+        call
+    )
 
 
 def _wanted_mode(source: Source, options: Options, mode: Optional[Assignment], choice: str) -> Optional[str]:
@@ -257,7 +270,7 @@ def _is_chain(source: Source, statement: ast.stmt, targets: Sequence[object], ta
         return False
     simple = all(isinstance(t, ast.Attribute) and isinstance(t.value, ast.Name) for t in targets)
     once = [getattr(t, "attr", "") for t in targets].count(target.attr) == 1
-    whole_line = statement.lineno == last_line(statement) and _starts_line(source, statement)
+    whole_line = statement.lineno == last_line(statement) and starts_line(source, statement)
     return simple and once and whole_line and _has_room_after(source, statement)
 
 
@@ -389,7 +402,7 @@ def _place(source: Source, options: Options, anchor: Optional[Assignment], is_al
         target = next(t for t in targets_of(anchor) if isinstance(t, ast.Attribute) and t.attr == INTRA)
         return _after(source, anchor, ast.unparse(target.value))
     use, made = options.use, options.made
-    if use is not None and _starts_line(source, use.statement):
+    if use is not None and starts_line(source, use.statement):
         line = first_line(use.statement)
         return Place(line, source.indent(line), use.statement, ast.unparse(use.name))
     if isinstance(made, (ast.Assign, ast.AnnAssign)) and _has_room_after(source, made):
@@ -412,7 +425,7 @@ def _after(source: Source, statement: ast.stmt, name: str) -> Place:
 def _has_room_after(source: Source, statement: ast.stmt) -> bool:
     """Whether a line below ``statement`` comes right after it, and in the same block."""
     on_line = [s for s in _neighbours(source, statement) if isinstance(s, ast.stmt) and s.lineno == statement.lineno]
-    return _starts_line(source, min(on_line, key=position)) and _ends_line(source, statement)
+    return starts_line(source, min(on_line, key=position)) and ends_line(source, statement)
 
 
 def _is_after_another(source: Source, statement: ast.stmt) -> bool:
@@ -426,17 +439,3 @@ def _neighbours(source: Source, statement: ast.stmt) -> list[ast.AST]:
     """The block that ``statement`` is in."""
     around = [*source.ancestors(statement), source.tree][0]
     return next(block for _, block in parts(around) if statement in block)
-
-
-def _starts_line(source: Source, statement: ast.stmt) -> bool:
-    """Whether nothing is in front of ``statement`` on its first line, and that does not continue another one."""
-    line = source.lines[first_line(statement) - 1]
-    if first_line(statement) > 1 and source.lines[first_line(statement) - 2].rstrip("\r\n").endswith("\\"):
-        return False
-    return not line.encode()[: statement.col_offset].strip() and not line.lstrip().startswith("elif")
-
-
-def _ends_line(source: Source, statement: ast.stmt) -> bool:
-    """Whether nothing but a comment follows ``statement`` on its last line."""
-    rest = source.lines[last_line(statement) - 1].encode()[statement.end_col_offset or 0 :].strip()
-    return rest in (b"", b";") or rest.startswith(b"#")

@@ -13,22 +13,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from apply_opt.errors import Ambiguous, Conflict, OtherValues, PartlyApplied
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
-from apply_opt.model.fragment import rewrite
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
+from ._decorators import decorated
 from ._escapes import encoding_methods
 from ._scopes import named
 from ._step_audio_tokenizer import helpers, insert_above, is_taken, tokenizer_class
 from ._torch_name import check_torch, imports_torch
 from ._torch_settings import decision
-
-if TYPE_CHECKING:
-    import libcst as cst
 
 DECORATOR = "_with_tf32_matmul"
 HELPERS = {
@@ -148,29 +144,8 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
         if not imports_torch(source, source.top_level(place)):
             text = "import torch\n\n" + text
         return [insert_above(source, place, text)]
-    decorated = [rewrite(source, method, _decorate()) for method in encoding_methods(source)]
-    return [insert_above(source, place, HELPERS[precision]), *decorated]
-
-
-def _decorate() -> cst.CSTTransformer:
-    import libcst as cst
-
-    class Decorate(cst.CSTTransformer):
-        """Our decorator goes next to the ``def``, inside any other, so that it wraps a plain function."""
-
-        depth = 0
-
-        def visit_FunctionDef(self, node: cst.FunctionDef) -> None:
-            self.depth += 1
-
-        def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
-            self.depth -= 1
-            if self.depth:
-                return updated_node
-            ours = cst.Decorator(cst.Name(DECORATOR), leading_lines=updated_node.lines_after_decorators)
-            return updated_node.with_changes(decorators=[*updated_node.decorators, ours], lines_after_decorators=())
-
-    return Decorate()
+    marked = [decorated(source, method, DECORATOR) for method in encoding_methods(source)]
+    return [insert_above(source, place, HELPERS[precision]), *marked]
 
 
 def _scoped_to_encoder(source: Source, methods: Sequence[Function], parameters: Mapping[str, Value]) -> list[Site]:

@@ -18,7 +18,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
 from ._all_chunks_at_once import HELPER, HELPER_TEXT
-from ._scopes import class_of, family, named, owners
+from ._scopes import FUNCTIONS, bindings, class_of, family, named, owners
 from ._step_audio_tokenizer import ENCODE, encoder_uses, insert_above, is_taken, tokenizer_class
 from ._torch_name import check_torch, imports_torch
 
@@ -100,7 +100,7 @@ def _encodings(source: Source) -> list[Encoding]:
     """The calls of the tokenizer, and of its subclasses here, that encode chunk by chunk. At least one."""
     tokenizer = tokenizer_class(source)
     uses = [use for use in encoder_uses(source) if _is_in_family(source, use, tokenizer)]
-    found = [_encoding(source, use) for use in uses if not _is_own_method(source, use)]
+    found = [e for use in uses if not _is_own_method(source, use) for e in _encodings_by(source, use)]
     streaming = [e for e in found if {k.arg for k in e.call.keywords} & {CHUNK_SIZE, None}]
     if not streaming:
         raise NoSite(f"{source.name}: {tokenizer.name} does not call {ENCODE}() with a {CHUNK_SIZE}")
@@ -116,15 +116,12 @@ def _is_in_family(source: Source, use: ast.AST, tokenizer: ast.ClassDef) -> bool
 
 def _is_own_method(source: Source, use: ast.Attribute) -> bool:
     """Whether ``use`` is of a method that the file itself has, around the model's."""
-    defined = [n for n in named(source, ENCODE) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    defined = [n for n in named(source, ENCODE) if isinstance(n, FUNCTIONS)]
     return any(class_of(source, n) in owners(source, use) for n in defined)
 
 
-def _encoding(source: Source, use: ast.Attribute) -> Encoding:
-    parent = source.ancestors(use)[0]
-    is_passed = isinstance(parent, ast.Call) and use in parent.args[:1] and callee(parent) in FORWARDS
-    if not isinstance(parent, ast.Call) or not (parent.func is use or is_passed):
-        raise Ambiguous(f"{source.name}:{use.lineno}: {ENCODE} is handed on here, so that no argument can be added")
+def _encodings_by(source: Source, use: ast.Attribute) -> list[Encoding]:
+    """The calls that ``use`` is for."""
     value: ast.expr = use.value
     while isinstance(value, ast.Attribute) or (
         isinstance(value, ast.Subscript) and isinstance(value.slice, ast.Constant)
@@ -132,13 +129,33 @@ def _encoding(source: Source, use: ast.Attribute) -> Encoding:
         value = value.value
     if not isinstance(value, ast.Name):
         raise Ambiguous(f"{source.name}:{use.lineno}: {ENCODE}() is not called on a plain name, to be written twice")
-    return Encoding(parent, ast.unparse(use.value))
+    return [Encoding(call, ast.unparse(use.value)) for call in _calls_by(source, use)]
+
+
+def _calls_by(source: Source, use: ast.Attribute) -> list[ast.Call]:
+    """The call of ``use``; where it gets a short name first, the calls of that in the same function."""
+    parent = source.ancestors(use)[0]
+    if isinstance(parent, ast.Call) and (parent.func is use or _is_forwarded(parent, use)):
+        return [parent]
+    targets = parent.targets if isinstance(parent, ast.Assign) else []
+    name = targets[0].id if len(targets) == 1 and isinstance(targets[0], ast.Name) else ""
+    reads = [n for n in named(source, name) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    own = [n for n in reads if any(b.statement is parent for b in bindings(source, n, n))]
+    around = [source.ancestors(n)[0] for n in own]
+    calls = [c for n, c in zip(own, around) if isinstance(c, ast.Call) and (c.func is n or _is_forwarded(c, n))]
+    if not own or len(calls) < len(own) or any(len(bindings(source, n, n)) > 1 for n in own):
+        raise Ambiguous(f"{source.name}:{use.lineno}: {ENCODE} is handed on here, so that no argument can be added")
+    return calls
+
+
+def _is_forwarded(call: ast.Call, function: ast.expr) -> bool:
+    return function in call.args[:1] and callee(call) in FORWARDS
 
 
 def _check_open(source: Source, encoding: Encoding) -> None:
     """Raise where the call may say by itself which model is to run."""
     call = encoding.call
-    direct = isinstance(call.func, ast.Attribute) and call.func.attr == ENCODE
+    direct = callee(call) not in FORWARDS
     if any(k.arg == MODEL for k in call.keywords):
         raise Conflict(f"{source.name}:{call.lineno}: {ENCODE}() is given a {MODEL} already")
     if any(isinstance(a, ast.Starred) for a in call.args) or len(call.args) > (2 if direct else 3):

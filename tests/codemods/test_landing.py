@@ -38,7 +38,13 @@ from variants import (
 from apply_opt.io.checkout import has_markers
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED, REFUSED, Outcome
 
-TF32, THREADS, LIGHT = NAMES = ("tokenizer_tf32", "tokenizer_ort_threads", "tokenizer_light_model")
+TF32, THREADS, LIGHT, BATCHED = NAMES = (
+    "tokenizer_tf32",
+    "tokenizer_ort_threads",
+    "tokenizer_light_model",
+    "tokenizer_vq02_batched",
+)
+TURNS = (THREADS, TF32, THREADS, LIGHT, BATCHED)
 CHUNK = 40
 DRIFTED, DECOYED, HALVED = range(0, 16), range(16, 25), range(25, 26)
 """Chunks of so many variants each."""
@@ -180,6 +186,32 @@ def judge_light(fork: Variant, outcome: Outcome) -> None:
     judge.kept_lines(1)
 
 
+def judge_batched(fork: Variant, outcome: Outcome) -> None:
+    judge = Judge(fork, outcome)
+    (ours,) = (s for s in judge.after.body if isinstance(s, ast.ClassDef) and s.name == "_AllChunksAtOnce")
+    place = judge.after.body.index(ours)
+    judge.after.body.remove(ours)
+    if len(judge.after.body) > len(fork.tree.body):
+        assert ast.unparse(judge.after.body.pop(place - 1)) == "import torch"
+    changed = []
+    for call in (n for n in ast.walk(judge.after) if isinstance(n, ast.Call)):
+        added = [k for k in call.keywords if k.arg is None and ast.unparse(k.value).startswith("_AllChunksAtOnce.")]
+        if added:
+            assert call.keywords[-1:] == added
+            call.keywords.remove(added[0])
+            changed.append((call, ast.unparse(added[0].value)))
+    assert ast.dump(judge.after) == ast.dump(fork.tree)
+    marked_methods = [judge.twin(n) for n in fork.marks[ENCODER]]
+    for call, code in changed:
+        assert any(call in ast.walk(method) for method in marked_methods), "not in a marked method"
+        names = {ast.unparse(n) for n in ast.walk(judge.after) if isinstance(n, ast.Attribute)}
+        assert code.removeprefix("_AllChunksAtOnce.option(")[:-1] + ".infer_encoder" in names
+    assert all(any(call in ast.walk(method) for call, _ in changed) for method in marked_methods), (
+        "a method is left out"
+    )
+    judge.kept_lines(len(changed))
+
+
 def statements(tree: ast.AST) -> list[tuple[list[ast.stmt], ast.stmt]]:
     """Each statement with the list that it is in."""
     found = []
@@ -190,8 +222,13 @@ def statements(tree: ast.AST) -> list[tuple[list[ast.stmt], ast.stmt]]:
     return found
 
 
-NEEDED = {TF32: (ENCODER,), THREADS: (MADE, SESSION), LIGHT: (MODEL,)}
-JUDGES: dict[str, Callable[[Variant, Outcome], None]] = {TF32: judge_tf32, THREADS: judge_threads, LIGHT: judge_light}
+NEEDED = {TF32: (ENCODER,), THREADS: (MADE, SESSION), LIGHT: (MODEL,), BATCHED: (ENCODER,)}
+JUDGES: dict[str, Callable[[Variant, Outcome], None]] = {
+    TF32: judge_tf32,
+    THREADS: judge_threads,
+    LIGHT: judge_light,
+    BATCHED: judge_batched,
+}
 
 
 def check(fork: Variant, name: str, again: bool = False) -> Outcome:
@@ -224,7 +261,7 @@ def test_drifted_forks(chunk: int, record_property: Callable[[str, object], None
     planned, refused = 0, Counter[str]()
     for seed in seeds(chunk):
         fork = variant(seed)
-        name = (THREADS, TF32, THREADS, LIGHT)[seed % 4]
+        name = TURNS[seed % 5]
         outcome = check(fork, name, again=seed % 8 == 0)
         planned += outcome.kind == PLANNED
         if outcome.kind != PLANNED:
@@ -235,9 +272,7 @@ def test_drifted_forks(chunk: int, record_property: Callable[[str, object], None
 
 @pytest.mark.parametrize("chunk", DECOYED)
 def test_forks_with_decoys(chunk: int, record_property: Callable[[str, object], None]) -> None:
-    kinds = Counter(
-        check(variant(seed, drift=2, decoys=2), (THREADS, TF32, THREADS, LIGHT)[seed % 4]).kind for seed in seeds(chunk)
-    )
+    kinds = Counter(check(variant(seed, drift=2, decoys=2), TURNS[seed % 5]).kind for seed in seeds(chunk))
     record_property("landed", f"{kinds[PLANNED]} of {kinds.total()}")
     assert kinds[PLANNED] >= kinds.total() / 3
     assert kinds[REFUSED] >= 1

@@ -287,6 +287,18 @@ def test_put_in_and_taken_out(git_checkout: Path, run: Run) -> None:
     assert contents(git_checkout, ".git") == contents(REFERENCE, "__pycache__")
 
 
+def test_taken_out_after_a_formatter(checkout: Path, run: Run) -> None:
+    assert run(NAME, cwd=checkout).code == 0
+    path = checkout / PATH
+    path.write_text(path.read_text().replace("    ", "\t"))
+    assert (
+        json.loads(run("status", "--json", cwd=checkout).out)["optimizations"][NAME]["state"]
+        == "applied, and edited since"
+    )
+    assert run("revert", cwd=checkout).code == 0
+    assert path.read_text() == PLAIN.replace("    ", "\t")
+
+
 def test_together_with_the_tokenizers(checkout: Path, run: Run) -> None:
     assert run("tokenizer_ort_threads", NAME, cwd=checkout).code == 0
     found = json.loads(run("status", "--json", cwd=checkout).out)

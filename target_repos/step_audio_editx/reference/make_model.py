@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 
-from funasr_detach import AutoModel
+from encoder_output import encoder_output
 from funasr_detach.frontends.wav_frontend import WavFrontendOnline
 from funasr_detach.models.paraformer_streaming.model import ParaformerStreaming
 from funasr_detach.models.scama.encoder import SANMEncoderChunkOpt
@@ -23,7 +23,6 @@ FIT_SECONDS = 200  # enough for more frames than codes
 FRONTEND = {
     "fs": 16000, "n_mels": 80, "frame_length": 25, "frame_shift": 10, "lfr_m": 7, "lfr_n": 6, "dither": 0.0
 }  # fmt: skip
-CHUNKS = {"chunk_size": [0, 4, 5], "encoder_chunk_look_back": 4}
 
 
 def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
@@ -52,9 +51,7 @@ def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
         encoder = SANMEncoderChunkOpt(feats.shape[1], **encoder_conf)
         torch.save(ParaformerStreaming(encoder).state_dict(), model_folder / "model.pt")
 
-        model = AutoModel(model=str(model_folder), device="cpu")
-        results, _ = model.infer_encoder([audio[0]], is_final=True, cache={}, **CHUNKS)
-        codebook = kmeans(results[0]["enc_out"][0], VQ02_CODES, generator)
+        codebook = kmeans(encoder_output(model_folder, audio), VQ02_CODES, generator)
         np.save(folder / "linguistic_tokenizer.npy", codebook.numpy())
 
         onnx.save(speech_tokenizer(audio, TRANSFORMERS[size], generator), folder / "speech_tokenizer_v1.onnx")

@@ -10,13 +10,15 @@ from mel import mel_filterbank
 
 PRE_EMPHASIS = 0.97
 LOG_FLOOR = 1e-10
+INT16_SCALE = 32768
 
 
 class WavFrontendOnline(nn.Module):
     """Audio in pieces of any length to features; how it is cut makes no difference to what comes out.
 
     fs: sample rate in Hz. frame_length, frame_shift: in ms. lfr_m, lfr_n: filterbank frames in one feature
-    frame, and from one feature frame to the next. cmvn_file: text of two rows, what to add and what then to
+    frame, and from one feature frame to the next. dither: how much noise is added to each frame, relative to
+    16-bit samples. cmvn_file: text of two rows, what to add and what then to
     multiply by, `output_size()` numbers each.
     """
 
@@ -32,8 +34,6 @@ class WavFrontendOnline(nn.Module):
         dither: float = 0.0,
     ):
         super().__init__()
-        if dither:
-            raise ValueError("dither would make the tokens random; it must be 0")
         self.fs, self.n_mels, self.dither = fs, n_mels, dither
         self.frame_length, self.frame_shift = frame_length, frame_shift
         self.lfr_m, self.lfr_n = lfr_m, lfr_n
@@ -98,6 +98,8 @@ class WavFrontendOnline(nn.Module):
     def fbank(self, samples: torch.Tensor) -> torch.Tensor:
         """The log-mel frames of (1, samples): (1, frames, n_mels)."""
         frames = samples.unfold(1, self.frame_sample_length, self.frame_shift_sample_length)
+        if self.dither:
+            frames = frames + self.dither / INT16_SCALE * torch.randn(frames.shape, device=frames.device)
         frames = frames - frames.mean(dim=2, keepdim=True)
         previous = torch.cat([frames[:, :, :1], frames[:, :, :-1]], dim=2)
         frames = (frames - PRE_EMPHASIS * previous) * self.window
