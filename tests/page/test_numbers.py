@@ -153,6 +153,14 @@ def test_a_model_that_was_looked_at_has_to_be_looked_at_again() -> None:
     assert "--preflight" not in command("verify", made_records.verify(optimizations=settings))
 
 
+def test_a_value_that_makes_it_lossy_is_allowed_by_name() -> None:
+    known = catalog.load().optimizations["tokenizer_ort_threads"]._replace(safety_with={"intra_op=3": "lossy"})
+    for value, ends in ((3, True), (2, False)):
+        record = parse(made_records.verify(optimizations={known.name: {"intra_op": value}}), "x.json")
+        text = reproduce.command("verify", record, {known.name: known}, "")
+        assert text.endswith(" --allow lossy") == ends
+
+
 def test_the_users_folder_is_not_named() -> None:
     record = parse(made_records.verify(options={"model": "/home/some one/a b"}), "x.json")
     text = reproduce.command("verify", record, {}, "/home/some one")
