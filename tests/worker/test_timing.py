@@ -92,7 +92,7 @@ class TestEnough:
 
     def test_short_ones_are_run_together(self, worker: SimpleNamespace) -> None:
         found = worker.timing.time_cases(Arm())["cases"]["a"]
-        assert found["loops"] == 100
+        assert found["loops"] > 1
         assert 0 < found["median"] < 0.002
         assert worker.timing.time_cases(Arm(0.003))["cases"]["a"]["loops"] == 1
 
