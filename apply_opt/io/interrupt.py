@@ -35,7 +35,10 @@ _current: Optional[_Stop] = None
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """In here each of these signals unwinds the program, as Ctrl-C does. One that the caller ignores (``nohup``) stays so."""
+    """In here each of these signals unwinds the program, as Ctrl-C does. One that the caller ignores (``nohup``) stays so.
+
+    After one has come they stay ignored, for the program is on its way out and the next would kill it there.
+    """
     global _current
     if _current is not None or threading.current_thread() is not threading.main_thread():
         yield
@@ -50,7 +53,7 @@ def stoppable() -> Iterator[None]:
     finally:
         _current = None
         for number, handler in stop.kept.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if stop.is_wanted else handler)
 
 
 @contextlib.contextmanager
