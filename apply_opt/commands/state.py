@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from apply_opt.commands import APPLIED, EDITED, GONE, PARTLY
 from apply_opt.errors import Conflict
@@ -12,6 +12,9 @@ from apply_opt.io import files, ledger
 from apply_opt.io.checkout import STATE_FOLDER, inside
 from apply_opt.io.ledger import Entry, FileRecord, Ledger
 from apply_opt.model.digest import sha256
+
+if TYPE_CHECKING:
+    from apply_opt.model.merge import MergeConflict
 
 Contents = Mapping[str, Optional[bytes]]
 Chain = list[tuple[bytes, bytes]]
@@ -98,6 +101,9 @@ def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
 
     Raises :class:`Conflict` where lines of one of ``names`` were edited, or its file is not there.
     """
+    from apply_opt.model.merge import MergeConflict
+    from apply_opt.model.stack import take_out
+
     gone = {e.name for e in record.entries if entry_state(record, e, now) == GONE}
     result: dict[str, bytes] = {}
     objects: list[bytes] = []
@@ -114,7 +120,11 @@ def without(record: Ledger, names: Collection[str], now: Contents) -> Rest:
             if name in gone:
                 chain = _forget(chain, index)
             else:
-                chain, data = _take_out(chain, index, data, path, name)
+                try:
+                    chain, data = take_out(chain, index, data)
+                except MergeConflict as conflict:
+                    over = [owners[i] for i in _over(chain, index, data)]
+                    raise _refusal(name, path, data, conflict, over) from conflict
             del owners[index]
             entries.pop(name, None)
         result[path] = data
@@ -149,18 +159,39 @@ def _forget(chain: Chain, index: int) -> Chain:
         return chain[:index] + chain[index + 1 :]
 
 
-def _take_out(chain: Chain, index: int, data: bytes, path: str, name: str) -> tuple[Chain, bytes]:
-    from apply_opt.model.merge import MergeConflict, split
+def _over(chain: Chain, index: int, data: bytes) -> list[int]:
+    """Which later changes, the last first, have to be taken out of ``data`` before this one can be; none where that does not help."""
+    from apply_opt.model.merge import MergeConflict
     from apply_opt.model.stack import take_out
 
-    try:
-        return take_out(chain, index, data)
-    except MergeConflict as conflict:
-        lines = [line.decode("utf-8", "replace").rstrip() for line in split(data)]
-        shown = "".join(f"\n  {n:5}  {lines[n - 1]}" for n in conflict.lines[:20] if n <= len(lines))
-        raise Conflict(
-            f"{path}: lines of {name} have been edited since, so it is not clear what to put back. "
-            f"Nothing was changed. About here:{shown}",
-            "undo your edit there and run this again; or put the whole file back as it was: "
-            f"apply-opt revert --from-backup (your version is kept in {STATE_FOLDER}/rescued)",
-        ) from conflict
+    later = range(len(chain) - 1, index, -1)
+    for wanted in [*([i] for i in later), list(later)]:
+        rest, text = chain, data
+        try:
+            for i in wanted:
+                rest, text = take_out(rest, i, text)
+            take_out(rest, index, text)
+        except MergeConflict:
+            continue
+        return wanted
+    return []
+
+
+def _refusal(name: str, path: str, data: bytes, conflict: MergeConflict, over: Sequence[str]) -> Conflict:
+    """Why ``name`` cannot be taken out of ``path``, and what to do."""
+    from apply_opt.model.merge import split
+
+    if over:
+        others = " ".join(over)
+        return Conflict(
+            f"{path}: {', '.join(over)} was put on top of lines of {name}. Nothing was changed",
+            f"apply-opt revert {others} {name}, and then what you want to keep: apply-opt {others}",
+        )
+    lines = [line.decode("utf-8", "replace").rstrip() for line in split(data)]
+    shown = "".join(f"\n  {n:5}  {lines[n - 1]}" for n in conflict.lines[:20] if n <= len(lines))
+    return Conflict(
+        f"{path}: lines of {name} have been edited since, so it is not clear what to put back. "
+        f"Nothing was changed. About here:{shown}",
+        "undo your edit there and run this again; or put the whole file back as it was: "
+        f"apply-opt revert --from-backup (your version is kept in {STATE_FOLDER}/rescued)",
+    )
