@@ -17,8 +17,8 @@ class _AllChunksAtOnce(torch.nn.Module):
     running session, goes to the model's own `infer_encoder`.
     """
 
-    # A minute of audio at a time goes through the filterbank, and through the layers: this bounds the memory.
-    SAMPLES_AT_ONCE = 960000
+    # Ten seconds of audio at a time go through the filterbank, a minute through the layers: this bounds the memory.
+    SAMPLES_AT_ONCE = 160000
     WINDOWS_AT_ONCE = 256
     FRONTEND = {"fs": 16000, "frame_length": 25, "frame_shift": 10, "lfr_m": 7, "lfr_n": 6}
     TORCH_MODULES = "Linear Conv1d ConstantPad1d LayerNorm Dropout ReLU ModuleList".split()

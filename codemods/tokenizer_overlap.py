@@ -36,10 +36,13 @@ def _side_by_side(first, second):
     """
     import concurrent.futures
     import contextlib
+    import os
     import threading
 
     import torch
 
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) == 1:  # they would only take turns
+        return first(), second()
     # Autocast and a default device hold for one thread only, too. They are rare here: then one after the other.
     product = torch.ones(1, 1) @ torch.ones(1, 1)
     if torch.is_autocast_enabled() or product.dtype != torch.float32 or product.device.type != "cpu":

@@ -167,8 +167,8 @@ def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, byt
     rests_on = [meant, _stamps(given), unchanged, _sources(target.folder), _sources(plan.checkout.root), _installed()]
     folder = prepared.folder(target.name, sha256(json.dumps(rests_on, sort_keys=True).encode()))
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
-    threads = arguments.threads or machine.cores()["usable"]
-    cpus = machine.cpus()[: min(threads, machine.cores()["usable"])]
+    usable = machine.cores()["usable"]
+    threads, cpus = arguments.threads or usable, machine.cpus()[: min(arguments.cores or usable, usable)]
     return Setting(workload, folder, options, threads, cpus, Limits(arguments.timeout, memory))
 
 

@@ -21,6 +21,12 @@ def add_proof_arguments(parser: argparse.ArgumentParser, threads: int | None = 1
         "--threads", type=above(0, int), default=threads, metavar="N", help=f"for torch and its like (default: {every})"
     )
     group.add_argument(
+        "--cores",
+        type=above(0, int),
+        metavar="N",
+        help="for a process, which is held to the first N (default: all usable cores)",
+    )
+    group.add_argument(
         "--timeout", type=above(0.0, float), default=900.0, metavar="SECONDS", help="for one process (default: 900)"
     )
     group.add_argument(

@@ -2,8 +2,9 @@
 
 An operator is what reaches torch's dispatcher, below autograd, and is more than another view of the same memory or room
 for a result; on a GPU each is one kernel or more. A host synchronisation is a call that makes the host wait for the
-device's result: ``.item()``, ``.tolist()``, ``.cpu()``, ``.numpy()``, a truth value, ``nonzero``, an index that is a mask.
-On a machine without a GPU the same calls are counted where they stand, since the program is the same.
+device's result: ``.item()``, ``.tolist()``, ``.cpu()``, a truth value, ``nonzero``, an index that is a mask. On a machine
+without a GPU the same calls are counted, of what would be on one: a model's parameters, what the workload says of its
+inputs, and all that is computed from them.
 
 Torch's dispatch modes belong to one thread (https://docs.pytorch.org/docs/stable/notes/extending.html). Work that a
 program hands to other threads is counted as well: from before the target is loaded, every thread that Python starts has a
@@ -21,18 +22,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-METHODS = (
-    "item",
-    "tolist",
-    "cpu",
-    "numpy",
-    "__array__",
-    "__bool__",
-    "__int__",
-    "__float__",
-    "__complex__",
-    "__index__",
-)
+METHODS = ("item", "tolist", "cpu", "__bool__", "__int__", "__float__", "__complex__", "__index__")
+"""Of tensors. Not ``numpy``, which a tensor on a device refuses."""
 FUNCTIONS = ("synchronize", "empty_cache")
 """Of ``torch.cuda``. To give memory back waits for the device, too."""
 OPERATORS = {
@@ -50,7 +41,11 @@ def profile(arm: Any) -> dict[str, Any]:
             arm.load()
             for case in arm.specification["cases"]:
                 arm.run(arm.workload.inputs(case, 0))
-        counts = {case: counting.of(arm.run, arm.workload.inputs(case, 1)) for case in arm.specification["cases"]}
+        counts = {}
+        for case in arm.specification["cases"]:
+            inputs = arm.workload.inputs(case, 1)
+            own = arm.workload.on_device(inputs) if hasattr(arm.workload, "on_device") else inputs
+            counts[case] = counting.of(arm.run, inputs, own)
     return {"counts": counts}
 
 
@@ -62,15 +57,24 @@ class Counting:
         self.operators: Tally[str] = Tally()
         self.waits: Tally[str] = Tally()
         self.refusal = ""
+        self.on_device: Any = {}
         self._lock = threading.Lock()
         self._here = threading.local()
 
-    def of(self, run: Callable[[Any], Any], inputs: Any) -> dict[str, Any]:
-        """The sums of one call, and what they are made of; without numbers where not everything was seen."""
+    def of(self, run: Callable[[Any], Any], inputs: Any, on_device: Any) -> dict[str, Any]:
+        """The sums of one call, and what they are made of; without numbers where not everything was seen.
+
+        ``on_device``: the tensors, in any containers, that a GPU would have before the call.
+        """
         if not self.refusal and "torch" in sys.modules and not self._is_watching():
             self.refusal = "torch was loaded late; name it among the workload's LIBRARIES"
         self.operators.clear()
         self.waits.clear()
+        if "torch" in sys.modules:
+            from torch.utils.weak import WeakIdKeyDictionary
+
+            self.on_device = WeakIdKeyDictionary()
+            self.put_on_device(on_device)
         self.is_open = True
         try:
             with self._mode():
@@ -113,6 +117,19 @@ class Counting:
                 if waits and not getattr(self._here, "inside", 0):
                     self.waits[name] += 1
 
+    def put_on_device(self, values: Any) -> None:
+        """From now on the tensors in ``values`` count as being on the device."""
+        for tensor in _tensors(values):
+            self.on_device[tensor] = True
+
+    def is_on_device(self, values: Any) -> bool:
+        """Whether one of the tensors in ``values`` is on the device, or would be."""
+        import torch
+
+        return any(
+            t.device.type != "cpu" or isinstance(t, torch.nn.Parameter) or t in self.on_device for t in _tensors(values)
+        )
+
     def _is_watching(self) -> bool:
         return hasattr(sys.modules["torch"].Tensor.item, "__wrapped__")
 
@@ -150,16 +167,25 @@ class Counting:
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             inside = getattr(self._here, "inside", 0)
-            if self.is_open and not inside:
-                with self._lock:
-                    self.waits[name] += 1
+            if not self.is_open or inside or (name in METHODS and not self.is_on_device(args[:1])):
+                return original(*args, **kwargs)
+            with self._lock:
+                self.waits[name] += 1
             self._here.inside = inside + 1
             try:
-                return original(*args, **kwargs)
+                return self._arrived(original(*args, **kwargs)) if name == "cpu" else original(*args, **kwargs)
             finally:
                 self._here.inside = inside
 
         return call
+
+    def _arrived(self, tensor: Any) -> Any:
+        """What ``cpu()`` gives, which is the very tensor where there is no device: its copy on the host, told apart."""
+        import torch
+
+        copy = torch.ops.aten.alias(tensor)
+        self.on_device.pop(copy, None)
+        return copy
 
 
 def _replace(owner: Any, name: str, wrapped: Callable[[Any], Any]) -> Callable[[], None]:
@@ -182,12 +208,25 @@ def _mode_of() -> Any:
             self.counting = counting
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            counting, kwargs = self.counting, kwargs or {}
+            is_there = counting.is_on_device([args, kwargs])
             if not _is_free(func):
                 name = func.overloadpacket.__name__
-                self.counting.launched(name, name in OPERATORS or _is_copy_to_host(name, args, kwargs or {}))
-            return func(*args, **(kwargs or {}))
+                waits = is_there and (name in OPERATORS or _is_copy_to_host(name, args, kwargs))
+                counting.launched(name, waits)
+            result = func(*args, **kwargs)
+            if is_there and counting.is_open:
+                counting.put_on_device(result)
+            return result
 
     return Mode
+
+
+def _tensors(values: Any) -> list[Any]:
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 @functools.cache

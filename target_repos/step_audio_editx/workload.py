@@ -95,6 +95,11 @@ def inputs(case, seed):
     return {"audio": _alone("speech").synthetic_speech(float(case.split()[0]), seed=seed), "sample_rate": SAMPLE_RATE}
 
 
+def on_device(inputs):
+    """What a GPU would have of the inputs: nothing. A recording comes from a file; the encoder alone is on the GPU."""
+    return []
+
+
 def run(subject, inputs):
     """The tokens of both kinds, all of them interleaved, and what the vq02 tokens were made of."""
     speech_tokens, vq02, vq06 = subject.wav2token(inputs["audio"], inputs["sample_rate"])

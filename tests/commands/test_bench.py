@@ -37,7 +37,7 @@ def measured(run: Run, toy: Toy, *words: object) -> dict[str, Any]:
 
 def test_record(toy: Toy, run: Run) -> None:
     """It holds everything that the verdict rests on."""
-    record = measured(run, toy)
+    record = measured(run, toy, "--cores", 1)
     _has_all_samples(record)
     assert all(sample["changed_lines_ran"] > 0 for sample in record["samples"])
     for case, verdict in record["verdicts"].items():
