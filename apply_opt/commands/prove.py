@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Union
 
 from apply_opt.commands import bench, verify
 from apply_opt.commands.planning import Plan
-from apply_opt.commands.proof import subject_of
+from apply_opt.commands.proof import Void, subject_of
 from apply_opt.commands.proof_options import effort_of
 from apply_opt.errors import ApplyOptError
 from apply_opt.io import records
+from apply_opt.io.workers import WorkerFailed
 from apply_opt.model.measurement import SLOWER
 from apply_opt.model.plan import PLANNED
 
 Replan = Callable[[Sequence[str]], Plan]
 """The plan for these optimizations alone."""
+Parity = Union[dict[str, Any], WorkerFailed, Void]
+"""The record of a comparison, or why there is none."""
 
 
 class NotProven(ApplyOptError):
@@ -55,24 +58,32 @@ def prove(plan: Plan, arguments: argparse.Namespace, replan: Replan) -> Proved:
     names = [outcome.name for outcome in plan.of_kind(PLANNED)]
     parity = _verified(plan, arguments)
     dropped: list[str] = []
-    if not verify.is_passed(parity) and len(names) > 1:
-        alone = {name: _verified(replan([name]), arguments) for name in names}
-        dropped = [name for name in names if not verify.is_passed(alone[name])]
+    if not _is_passed(parity) and len(names) > 1:
+        dropped = [name for name in names if not _is_passed(_verified(replan([name]), arguments))]
         kept = [name for name in names if name not in dropped]
         if dropped and kept:
             plan = replan(kept)
             parity = _verified(plan, arguments)
-    if not verify.is_passed(parity):
+    if not isinstance(parity, dict):
+        raise parity
+    if not _is_passed(parity):
         names = [outcome.name for outcome in plan.of_kind(PLANNED)]
         raise NotProven(_said(verify.summary(parity)), f"apply-opt verify {' '.join(names)}", parity)
     return Proved(plan, dropped, parity, _measured(plan, arguments))
 
 
-def _verified(plan: Plan, arguments: argparse.Namespace) -> dict[str, Any]:
-    with subject_of(plan, arguments) as found:
-        record = verify.verify(found)
+def _verified(plan: Plan, arguments: argparse.Namespace) -> Parity:
+    try:
+        with subject_of(plan, arguments) as found:
+            record = verify.verify(found)
+    except (WorkerFailed, Void) as error:
+        return error
     records.keep(plan.checkout.root, record)
     return record
+
+
+def _is_passed(parity: Parity) -> bool:
+    return isinstance(parity, dict) and verify.is_passed(parity)
 
 
 def _measured(plan: Plan, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,163 @@
+"""``apply --prove``: what is written, and what is not, on a small target whose processes start in a moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import Ran, snapshot
+from toy import FILE, NAME, NEW, OLD, SOURCE, Toy
+
+from apply_opt.commands import proof_options
+from apply_opt.io import records
+from apply_opt.model.effort import Effort
+
+Run = Callable[..., Ran]
+OTHER = "toy_other"
+OTHER_OLD, OTHER_NEW = "    return LIMIT\n", "    return LIMIT + 0\n"
+SLOW = "        time.sleep(0.004); scale = self.scale\n"
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--quick`` is quicker still."""
+    monkeypatch.setattr(proof_options, "QUICK", Effort(2, 2, 3, 0.0, 1.0))
+
+
+@pytest.fixture
+def two(toy: Toy) -> Toy:
+    """A second optimization, elsewhere in the file, and a workload that comes by there."""
+    toy.optimization(OTHER, OTHER_OLD, OTHER_NEW)
+    toy.workload(
+        """
+        def run(subject, inputs):
+            import toy
+            return {"total": subject.total(inputs["values"]), "other": toy.other()}
+        """
+    )
+    return toy
+
+
+def proved(run: Run, toy: Toy, *words: object) -> Ran:
+    return run("apply", *(words or [NAME]), "--prove", "--quick", cwd=toy.tree)
+
+
+def applied(run: Run, toy: Toy) -> list[str]:
+    """What the ledger says."""
+    document = json.loads(run("status", "--json", cwd=toy.tree).out)
+    return [name for name, found in document["optimizations"].items() if found["state"] == "applied"]
+
+
+class TestWrites:
+    """What keeps its promise is applied."""
+
+    def test_one(self, toy: Toy, run: Run) -> None:
+        ran = run(NAME, "--prove", "--quick", "--json", cwd=toy.tree)
+        assert ran.code == 0, ran.err
+        proof: dict[str, Any] = json.loads(ran.out)["proof"]
+        assert (proof["verify"]["verdict"], proof["dropped"]) == ("parity", [])
+        assert len(proof["bench"]["samples"]) == 16
+        assert NEW in (toy.tree / FILE).read_text()
+        assert applied(run, toy) == [NAME]
+        assert run("revert", cwd=toy.tree).code == 0
+        assert (toy.tree / FILE).read_text() == SOURCE
+
+    def test_evidence_is_kept(self, toy: Toy, run: Run) -> None:
+        assert proved(run, toy).code == 0
+        found = [records.read(path)["kind"] for path in records.paths(os.path.realpath(toy.tree))]
+        assert sorted(found) == ["bench", "verify"]
+
+    def test_for_people(self, toy: Toy, run: Run) -> None:
+        out = proved(run, toy).out
+        assert "parity  toy_change" in out and "the same code against itself" in out and "toy.py changed in" in out
+
+    def test_gain_that_was_asked_for(self, toy: Toy, run: Run) -> None:
+        toy.source(SOURCE.replace("import random", "import random, time").replace(OLD, SLOW))
+        toy.optimization(NAME, SLOW, NEW)
+        assert proved(run, toy, NAME, "--min-speedup", "2").code == 0
+        assert NEW in (toy.tree / FILE).read_text()
+
+    def test_two(self, two: Toy, run: Run) -> None:
+        assert proved(run, two, NAME, OTHER).code == 0
+        assert applied(run, two) == [NAME, OTHER]
+
+
+class TestLeavesOut:
+    """Of several, those that keep their promise by themselves."""
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            "    return LIMIT + 1\n",
+            "    raise ValueError\n",
+            "    import os\n    os._exit(3)\n",
+            "    import time\n    return time.perf_counter()\n",
+        ],
+    )
+    def test_one_that_fails(self, two: Toy, run: Run, wrong: str) -> None:
+        two.optimization(OTHER, OTHER_OLD, wrong)
+        ran = proved(run, two, NAME, OTHER)
+        assert ran.code == 0, ran.err
+        assert f"{OTHER}  left out" in ran.out
+        assert applied(run, two) == [NAME]
+        assert (two.tree / FILE).read_text() == SOURCE.replace(OLD, NEW)
+
+    def test_two_that_fail_together(self, two: Toy, run: Run) -> None:
+        """Each of them is right where the other is not."""
+        two.optimization(NAME, OLD, "        scale = self.scale + hasattr(other, 'mark')\n")
+        two.optimization(OTHER, OTHER_OLD, OTHER_OLD + "\n\nother.mark = 1\n")
+        before = snapshot(two.tree)
+        ran = proved(run, two, NAME, OTHER)
+        assert ran.code == 4
+        assert "parity failed" in ran.err
+        assert snapshot(two.tree) == before
+
+
+class TestRefuses:
+    """Then the checkout is as it was."""
+
+    @pytest.mark.parametrize(
+        ("new", "code", "reason"),
+        [
+            ("        scale = self.scale + 1\n", 4, "parity failed"),
+            ("        return float('nan')\n", 4, "parity failed"),
+            ("        import os; os._exit(0)\n", 4, "the workload ended"),
+            ("        import time; time.sleep(0.01); scale = self.scale\n", 5, "it is slower"),
+        ],
+    )
+    def test_what_breaks_its_promise(self, toy: Toy, run: Run, new: str, code: int, reason: str) -> None:
+        toy.optimization(NAME, OLD, new)
+        before = snapshot(toy.tree)
+        ran = proved(run, toy)
+        assert (ran.code, reason in ran.err) == (code, True), ran.err
+        assert snapshot(toy.tree) == before
+
+    def test_less_than_was_asked_for(self, toy: Toy, run: Run) -> None:
+        before = snapshot(toy.tree)
+        ran = proved(run, toy, NAME, "--min-speedup", "2")
+        assert ran.code == 5
+        assert "a speed-up of at least 2 is not shown" in ran.err and f"apply-opt {NAME}" in ran.err
+        assert snapshot(toy.tree) == before
+
+    def test_for_scripts(self, toy: Toy, run: Run) -> None:
+        toy.optimization(NAME, OLD, "        scale = self.scale + 1\n")
+        ran = proved(run, toy, NAME, "--json")
+        assert (ran.code, json.loads(ran.out)["error"]["kind"]) == (4, "not_proven")
+
+    def test_baseline_that_cannot_be_compared(self, toy: Toy, run: Run) -> None:
+        toy.source(
+            SOURCE.replace("import random", "import time").replace("self.offset = 0", "self.offset = time.time()")
+        )
+        before = snapshot(toy.tree)
+        ran = proved(run, toy)
+        assert ran.code == 4
+        assert snapshot(toy.tree) == before
+
+    def test_lossy_still_has_to_be_allowed(self, toy: Toy, run: Run) -> None:
+        toy.optimization(NAME, OLD, "        scale = self.scale + 1\n", "lossy")
+        assert proved(run, toy).code == 3
+        assert (toy.tree / FILE).read_text() == SOURCE
+        assert proved(run, toy, NAME, "--allow", "lossy").code == 0
