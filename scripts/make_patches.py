@@ -104,15 +104,19 @@ def patch_text(
 
 
 def reference_patches(units: catalog.Catalog, writer: Writer) -> None:
-    """``patches/<optimization>/reference.patch``."""
+    """``patches/<optimization>/reference.patch``: for the tree with what the optimization needs in it."""
     for optimization in units.optimizations.values():
         target = units.targets[optimization.target]
-        name = place_of(units, optimization).files[0]
-        with open(os.path.join(target.folder, "reference", name), "rb") as file:
-            data = file.read()
+        *required, _ = units.with_required([optimization.name])
+        files = {place_of(units, units.optimizations[n]).files[0]: b"" for n in (*required, optimization.name)}
+        for name in files:
+            with open(os.path.join(target.folder, "reference", name), "rb") as file:
+                files[name] = file.read()
+        _, first = plan_all(units, required, files)
+        files.update({name: after for name, (_, after) in first.items()})
         out = os.path.join(optimization.folder, "reference.patch")
-        outcomes, texts = plan_all(units, [optimization.name], {name: data})
-        origin = f"target_repos/{target.name}/reference"
+        outcomes, texts = plan_all(units, [optimization.name], files)
+        origin = f"target_repos/{target.name}/reference" + "".join(f" + {name}" for name in required)
         writer.write(out, patch_text(outcomes, texts, origin, 3, "", out))
 
 
@@ -148,10 +152,13 @@ def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], clo
 
 
 def orders(units: catalog.Catalog, target: str, path: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """What hashes of a file are recorded after, and whether some of it may be left out: each unit, and what a bundle comes to."""
+    """What hashes of a file are recorded after, and whether some of it may be left out.
+
+    Each unit with what it needs of the same file, and what a bundle comes to.
+    """
     own = [o for o in units.optimizations.values() if o.target == target and path in place_of(units, o).files]
     names = [o.name for o in own]
-    yield from (((name,), False) for name in names)
+    yield from ((tuple(n for n in units.with_required([name]) if n in names), False) for name in names)
     for bundle in (b for b in units.bundles.values() if b.target == target):
         members = tuple(name for name in bundle.optimizations if name in names)
         if len(members) > ALL_ORDERS:

@@ -60,9 +60,13 @@ def path_of(unit: Optimization) -> str:
 
 
 def references(names: list[str]) -> dict[str, bytes]:
-    """The files of the reference tree that ``names`` change."""
-    units = [UNITS.optimizations[name] for name in names]
-    return {path_of(u): read(os.path.join(target_of(u).folder, "reference", path_of(u))) for u in units}
+    """The files of the reference tree that ``names`` change, with what they need in them."""
+    every = UNITS.with_required(names)
+    units = [UNITS.optimizations[name] for name in every]
+    plain = {path_of(u): read(os.path.join(target_of(u).folder, "reference", path_of(u))) for u in units}
+    own = {path_of(UNITS.optimizations[name]) for name in names}
+    needed = after_all([name for name in every if name not in names], plain)
+    return {path: data for path, data in needed.items() if path in own}
 
 
 def after_all(names: list[str], texts: dict[str, bytes]) -> dict[str, bytes]:
@@ -175,11 +179,12 @@ def test_known_revisions_are_hashes_of_known_units(target: Target) -> None:
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes)
         names = [o.name for o in OPTIMIZATIONS if o.target == target.name and path_of(o) == revision.path]
         assert names, f"{revision.path} is the usual place of nothing that is changed"
-        alone = [revision.sha256, *(revision.after[name] for name in names)]
+        keys = ["+".join(n for n in UNITS.with_required([name]) if n in names) for name in names]
+        alone = [revision.sha256, *(revision.after[key] for key in keys)]
         assert len(set(alone)) == len(alone)
         bundles = [[n for n in b.optimizations if n in names] for b in BUNDLES if b.target == target.name]
         orders = [p for b in bundles if len(b) <= 3 for n in range(2, len(b) + 1) for p in itertools.permutations(b, n)]
-        every = {*names, *map("+".join, orders)}
+        every = {*keys, *map("+".join, orders)}
         assert every <= set(revision.after)
         large = [b for b in bundles if len(b) > 3]
         rest = [key.split("+") for key in sorted(set(revision.after) - every)]

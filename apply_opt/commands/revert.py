@@ -188,10 +188,16 @@ def _result(
     if not changes:
         lines.append(("dim", "the files did not change: it had been taken out by hand"))
     lines.append(("", f"still applied: {', '.join(left)}" if left else "nothing is applied any more"))
+    known = catalog.load().optimizations
+    needed = {name: [n for n in known[name].requires if n in names] for name in left if name in known}
+    broken = [name for name, missing in needed.items() if missing]
+    lines += [("red", f"{name} does not work without {', '.join(needed[name])}") for name in broken]
+    lines += [("", f"take it out too: apply-opt revert {' '.join(broken)}")] if broken else []
     document = {
         "checkout": root,
         "reverted": list(names),
         "still_applied": left,
+        "broken": broken,
         "files": {c.path: {"before": sha256(c.before), "after": sha256(c.after)} for c in changes},
         "commit": commit,
     }

@@ -51,6 +51,14 @@ class Catalog(NamedTuple):
             return [unit]
         return [self.optimizations[name] for name in unit.optimizations]
 
+    def with_required(self, names: Sequence[str]) -> list[str]:
+        """The optimizations ``names`` and all that they need, each after what it needs."""
+        found: list[str] = []
+        for name in names:
+            chain = [*self.with_required(self.optimizations[name].requires), name]
+            found += [other for other in chain if other not in found]
+        return found
+
 
 @functools.cache
 def load(packs: bool = True) -> Catalog:

@@ -121,6 +121,17 @@ def test_what_one_needs_may_be_in_another_file(copying: Path, run: Run) -> None:
     assert f"{SORT}: does not go together with {READ}" in ran.err
 
 
+def test_what_does_not_work_any_more_is_named(copying: Path, run: Run) -> None:
+    assert run(READ, FLUSH, cwd=copying).code == 0
+    ran = run("revert", READ, cwd=copying)
+    assert ran.code == 0
+    assert f"{FLUSH} does not work without {READ}\ntake it out too: apply-opt revert {FLUSH}\n" in ran.out
+    assert run(READ, cwd=copying).code == 0
+    found = document(run("revert", READ, "--json", cwd=copying))
+    assert (found["still_applied"], found["broken"]) == ([FLUSH], [FLUSH])
+    assert "does not work" not in run("revert", FLUSH, cwd=copying).out
+
+
 def test_what_one_conflicts_with_may_be_in_another_file(copying: Path, run: Run) -> None:
     assert run(SORT, cwd=copying).code == 0
     ran = run(READ, cwd=copying)
