@@ -79,6 +79,7 @@ def bench(
         "effort": effort._asdict(),
         "level": 0.95,
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
+        "requests": {},
         "amounts": {case: [float(case.split()[0]), "s of audio"] for case in CASES},
         "counts": {BEFORE: counts, AFTER: {case: {**found, "operators": 1200} for case, found in counts.items()}},
         "stages": {BEFORE: stages, AFTER: faster},

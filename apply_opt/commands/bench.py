@@ -84,6 +84,7 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
         "level": level,
         "versions": profiles[BEFORE]["versions"],
         "amounts": {case: list(amount) for case, amount in found.workload.amounts.items()},
+        "requests": dict(found.workload.requests),
         "counts": {side: profile["counts"] for side, profile in profiles.items()},
         "stages": {side: _stages(samples, side, found.workload.cases) for side in (BEFORE, AFTER)},
         "verdicts": {case: _judged(samples, case, level)._asdict() for case in found.workload.cases},

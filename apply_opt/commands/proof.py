@@ -57,6 +57,7 @@ class Workload(NamedTuple):
     cases: Sequence[str]
     wrong: Sequence[str]
     amounts: Mapping[str, tuple[float, str]]
+    requests: Mapping[str, int]
     has_referee: bool
 
 
@@ -98,7 +99,7 @@ def subject_between(
     with interrupt.stoppable(), arms.copies(plan.checkout.root, before, after) as (one, other):
         said = prepared.prepare(setting, one)
         amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
-        workload = Workload(said["cases"], said["wrong"], amounts, said["has_referee"])
+        workload = Workload(said["cases"], said["wrong"], amounts, said["requests"], said["has_referee"])
         yield Subject(plan, names, one, other, texts, setting, workload, shares)
 
 

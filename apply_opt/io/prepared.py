@@ -15,7 +15,7 @@ from apply_opt.io import extras, files, interrupt, workers
 from apply_opt.io.workers import Arm, Setting
 
 SAID, PART, LOCK = "prepared.json", ".part", ".lock"
-KEYS = {"cases", "wrong", "amounts", "has_referee"}
+KEYS = {"cases", "wrong", "amounts", "requests", "has_referee"}
 
 
 def folder(target: str, key: str) -> str:

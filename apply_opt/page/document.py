@@ -48,7 +48,7 @@ def _case(record: Bench, case: str) -> dict[str, Any]:
     sides: dict[str, dict[str, Any]] = {}
     for side in (BEFORE, AFTER):
         median, counts = statistics.median(record.of_side(case, side)), record.counts[side][case]
-        sides[side] = {"median_seconds": median, "requests_per_minute": 60 / median}
+        sides[side] = {"median_seconds": median, "requests_per_minute": 60 * record.requests.get(case, 1) / median}
         if case in record.amounts:
             amount, unit = record.amounts[case]
             sides[side]["amount_per_second"] = {"value": amount / median, "unit": unit}

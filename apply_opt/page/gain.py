@@ -137,7 +137,7 @@ def _raw_description(record: Bench, case: str, say: Say) -> str:
 def _figures(record: Bench, case: str, say: Say) -> Iterator[Rows]:
     before, after = (statistics.median(record.of_side(case, side)) for side in (BEFORE, AFTER))
     rows = [Row(say("median time"), numbers.seconds(before), numbers.seconds(after), numbers.change(before, after))]
-    rows.append(_rate(say("per minute"), 60, before, after))
+    rows.append(_rate(say("per minute"), 60 * record.requests.get(case, 1), before, after))
     if case in record.amounts:
         amount, unit = record.amounts[case]
         rows.append(_rate(say("per second", unit=unit), amount, before, after))

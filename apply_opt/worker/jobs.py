@@ -66,11 +66,12 @@ def _prepare(workload: ModuleType, specification: Specification) -> dict[str, An
     if not cases or len(set(cases)) < len(cases):
         raise ValueError(f"the cases have to differ, and there has to be one: {', '.join(cases) or 'there is none'}")
     workload.prepare(specification["folder"], options)
-    amount = getattr(workload, "amount", None)
+    amount, requests = (getattr(workload, name, None) for name in ("amount", "requests"))
     return {
         "cases": cases,
         "wrong": sorted(workload.WRONG),
         "amounts": {case: list(amount(case)) for case in cases} if amount else {},
+        "requests": {case: int(requests(case)) for case in cases} if requests else {},
         "has_referee": hasattr(workload, "double"),
     }
 

@@ -7,9 +7,12 @@ each other, as they are in a trained one.
 Its options are described in ``OPTIONS``.
 """
 
+import concurrent.futures
+import functools
 import importlib.util
 import json
 import os
+import random
 import subprocess
 import sys
 import types
@@ -18,6 +21,7 @@ from pathlib import Path
 REFERENCE = Path(__file__).resolve().parent / "reference"
 SAMPLE_RATE = 16000
 MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+SEVERAL = {"clients": "at once", "batch": "in a batch"}
 FIT_SECONDS = 200  # enough for more frames than codes
 LIBRARIES = ("numpy", "torch", "onnxruntime")
 OPTIONS = {
@@ -25,6 +29,8 @@ OPTIONS = {
     "seconds": "the lengths of the utterances, with commas between",
     "model": "an encoder folder of your own, in place of the one that is built",
     "audio": "a recording of your own (a WAV file), in place of synthetic utterances",
+    "clients": "so many threads tokenize an utterance each at the same time, of 0.5 to 1.5 times the length",
+    "batch": "so many such utterances go to wav2token_batch, or where that is not there, to wav2token one by one",
 }
 RECORDING = {}  # the user's, if there is one: inputs(...) of it
 SHARE = 0.37  # of a recording: another shape, of an odd size, to compare too
@@ -50,8 +56,14 @@ def prepare(folder, options):
 def cases(options):
     """The lengths, of which 1.03706 s are an odd number of samples; or the recording, and the first part of it."""
     if options.get("audio"):
+        if not SEVERAL.keys().isdisjoint(options):
+            raise ValueError("a recording is one utterance: audio does not go together with clients or batch")
         length = _seconds_of(_recorded(options))
         return [f"{seconds:.4g} s of {os.path.basename(options['audio'])}" for seconds in (length, SHARE * length)]
+    several = [name for name in SEVERAL if name in options]
+    if len(several) > 1 or not all(options[name].isdigit() and int(options[name]) for name in several):
+        raise ValueError(f"a number of one of {', '.join(SEVERAL)}, not {', '.join(options[n] for n in several)}")
+    several = "".join(f" ({int(options[name])} {SEVERAL[name]})" for name in several)
     text = options.get("seconds", "3,10,1.03706,0.6")
     try:
         lengths = [float(word) for word in text.split(",")]
@@ -59,7 +71,7 @@ def cases(options):
         lengths = []
     if not lengths or not all(0.2 <= length <= 3600 for length in lengths):
         raise ValueError(f"seconds are numbers from 0.2 to 3600 with commas between, not {text}")
-    return list(dict.fromkeys(f"{length:g} s" for length in lengths))
+    return list(dict.fromkeys(f"{length:g} s{several}" for length in lengths))
 
 
 def _own_model(options):
@@ -75,24 +87,36 @@ def load(folder, options):
     (tokenizer,) = [value for value in own if hasattr(value, "wav2token")]
     subject = tokenizer(_own_model(options) if options.get("model") else os.path.join(folder, "model"))
     dump_label = subject.dump_label
+    subject.encoded = []
 
     def kept(samples, mean):
-        subject.encoder_output = samples
         is_list = isinstance(samples, list)
-        samples = [sample.to(mean.dtype) for sample in samples] if is_list else samples.to(mean.dtype)
-        return dump_label(samples, mean)
+        codes = dump_label([s.to(mean.dtype) for s in samples] if is_list else samples.to(mean.dtype), mean)
+        subject.encoded.append((codes[0] if is_list else codes, samples))
+        return codes
 
     subject.dump_label = kept
     return subject
 
 
 def inputs(case, seed):
-    """Audio, float32 (1, samples) in [-1, 1]."""
+    """Audio, float32 (1, samples) in [-1, 1]: one, or a list."""
     if RECORDING:
         is_part = float(case.split()[0]) < 2 * SHARE * _seconds_of(RECORDING)
         count = int(RECORDING["audio"].shape[1] * SHARE) | 1 if is_part else None
         return {**RECORDING, "audio": RECORDING["audio"][:, :count].clone()}
-    return {"audio": _alone("speech").synthetic_speech(float(case.split()[0]), seed=seed), "sample_rate": SAMPLE_RATE}
+    speech, seconds, count = _alone("speech").synthetic_speech, float(case.split()[0]), _count(case)
+    if not count:
+        return {"audio": speech(seconds, seed=seed), "sample_rate": SAMPLE_RATE}
+    lengths = [seconds * (0.5 + (i + 0.5) / count) for i in range(count)]
+    random.Random(seed).shuffle(lengths)
+    audio = [speech(length, seed=100 * seed + i) for i, length in enumerate(lengths)]
+    return {"audio": audio, "sample_rate": SAMPLE_RATE, "at_once": SEVERAL["clients"] in case}
+
+
+def _count(case):
+    """How many utterances, where that is said."""
+    return int(case.partition("(")[2].split()[0]) if "(" in case else 0
 
 
 def on_device(inputs):
@@ -101,9 +125,33 @@ def on_device(inputs):
 
 
 def run(subject, inputs):
-    """The tokens of both kinds, all of them interleaved, and what the vq02 tokens were made of."""
-    speech_tokens, vq02, vq06 = subject.wav2token(inputs["audio"], inputs["sample_rate"])
-    return {"speech_tokens": speech_tokens, "vq02": vq02, "vq06": vq06, "encoder": subject.encoder_output}
+    """The tokens of both kinds, all of them interleaved, and what the vq02 tokens were made of; lists for a list."""
+    subject.encoded.clear()
+    audio, rate = inputs["audio"], inputs["sample_rate"]
+    if not isinstance(audio, list):
+        return _outputs(subject, subject.wav2token(audio, rate))
+    if inputs["at_once"]:
+        results = list(_clients(len(audio)).map(lambda own: subject.wav2token(own, rate), audio))
+    elif hasattr(subject, "wav2token_batch"):
+        results = subject.wav2token_batch([(own, rate) for own in audio])
+    else:
+        results = [subject.wav2token(own, rate) for own in audio]
+    outputs = [_outputs(subject, result) for result in results]
+    return {name: [own[name] for own in outputs] for name in outputs[0]}
+
+
+@functools.cache
+def _clients(count):
+    """Threads that are there from now on."""
+    return concurrent.futures.ThreadPoolExecutor(count)
+
+
+def _outputs(subject, result):
+    """``result`` by name; with it what the encoder gave for it, or gave last, where a fork copies the codes."""
+    speech_tokens, vq02, vq06 = result
+    last = subject.encoded[-1][1] if subject.encoded else []
+    encoder = next((samples for codes, samples in subject.encoded if codes is vq02), last)
+    return {"speech_tokens": speech_tokens, "vq02": vq02, "vq06": vq06, "encoder": encoder}
 
 
 def stages(subject):
@@ -112,8 +160,13 @@ def stages(subject):
 
 
 def amount(case):
-    """The length of the utterance: with the time, the real-time factor."""
-    return float(case.split()[0]), "s of audio"
+    """The length of all utterances: with the time, the real-time factor."""
+    return float(case.split()[0]) * requests(case), "s of audio"
+
+
+def requests(case):
+    """How many utterances a run tokenizes: with the time, the requests per minute."""
+    return _count(case) or 1
 
 
 def double(subject):
