@@ -46,7 +46,7 @@ def encoding_methods(source: Source) -> list[Function]:
         )
     for method, uses in found.items():
         if method in chosen:
-            _check_stands(source, method)
+            check_stands(source, method)
         for use in uses:
             _check_runs_inside(source, method, use)
     return chosen
@@ -83,7 +83,7 @@ def _kept_as(source: Source, use: ast.Attribute) -> list[ast.Attribute]:
 # Where a decorator would not be there, or could not stand
 
 
-def _check_stands(source: Source, method: Function) -> None:
+def check_stands(source: Source, method: Function) -> None:
     """Raise where a decorator on ``method`` would not be around what runs."""
     where = f"{source.name}:{method.lineno}: {method.name}"
     if _runs_later(method):
