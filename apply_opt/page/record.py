@@ -141,7 +141,7 @@ class Bench(Header, tag="bench", frozen=True, kw_only=True):
     level: Annotated[float, Meta(gt=0, lt=1)] = LEVEL
     versions: dict[str, Text]
     amounts: dict[str, tuple[Seconds, Text]]
-    requests: dict[str, Count] = {}  # noqa: RUF012, msgspec copies it
+    requests: dict[str, Count] = {}
     counts: dict[str, dict[str, Counts]]
     stages: dict[str, dict[str, dict[str, Share]]]
     verdicts: dict[str, Verdict]

@@ -6,14 +6,13 @@ first on ``sys.path``; ``options`` is what the user gave, and ``file``, the path
 
 ``prepare(folder, options)``     build what a run needs (models, data) in ``folder``, once; it is moved afterwards. Raises
                                  :class:`ValueError` for an option's value that is none
-``cases(options)``               the names of the inputs to try, for example ``["3 s", "1.03706 s"]``: two shapes, one odd
+``cases(options)``               the names of the inputs to try, for example ``["3 s", "1.03706 s"]``: two shapes, one odd.
+                                 Raises :class:`ValueError` like ``prepare``
 ``load(folder, options)``        import the checkout's entry point and give the subject, ready to run
 ``inputs(case, seed)``           fresh inputs of a case; of the same shape for every seed
 ``run(subject, inputs)``         the outputs, ``{name: tensor, number, string, or lists and dictionaries of these}``
 ``bad_inputs()``                 ``{name: inputs}`` that the subject is to refuse; the exceptions are compared
 ``WRONG``                        ``{name: function(subject)}``: makes the subject wrong, for ``verify`` to find
-
-An option that is wrong is an exception of a class called ``BadOption``, raised by ``prepare`` or ``cases``.
 
 and, where there is something for them to say:
 
@@ -22,6 +21,9 @@ and, where there is something for them to say:
                                  own modules. The random generators of numpy and torch count if these are named here
 ``stages(subject)``              ``{name: (owner, attribute)}``: functions whose share of the time is told
 ``amount(case)``                 ``(number, unit)``: how much a case is, for example ``(10.0, "s of audio")``
+``requests(case)``               how many requests a run answers; without it one
+``on_device(inputs)``            what of the inputs is on a GPU where there is one; without it all. What waits for such
+                                 values, or for what is computed from them or a model's parameters, is counted
 ``double(subject)``              makes the subject compute in float64, as a referee where rounding differs
 ``module(subject)``              the :class:`torch.nn.Module` whose buffers, gradients and parameters are compared
 ``loss(outputs)``                a scalar to differentiate; without it nothing is trained
