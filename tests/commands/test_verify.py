@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from support import Ran, snapshot, traces
 from toy import FILE, NAME, NEW, OLD, SOURCE, Toy
 
 from apply_opt.commands import proof, verify
-from apply_opt.io import records
+from apply_opt.io import arms, records
 from apply_opt.io.workers import WorkerFailed
 
 Run = Callable[..., Ran]
@@ -315,6 +316,19 @@ class TestVoid:
         (toy.tree / "package").symlink_to(toy.tree / "real")
         toy.workload("def load(folder, options):\n    from package import toy\n    return toy.Toy()")
         assert verified(run, toy)["verdict"] == "void"
+
+    @pytest.mark.parametrize("command", ["verify", "bench"])
+    def test_arms_that_were_swapped(self, toy: Toy, run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+        @contextlib.contextmanager
+        def swapped(*of: Any) -> Iterator[tuple[Any, Any]]:
+            with copies(*of) as (one, other):
+                yield other, one
+
+        copies = arms.copies
+        monkeypatch.setattr(arms, "copies", swapped)
+        ran = run(command, NAME, cwd=toy.tree)
+        assert ran.code == (4 if command == "verify" else 5)
+        assert "ran another version of toy.py" in ran.out + ran.err
 
     def test_bench_says_so_too(self, toy: Toy, run: Run) -> None:
         change(toy, "    return LIMIT + 0\n", "    return LIMIT\n")
