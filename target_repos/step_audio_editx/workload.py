@@ -22,6 +22,7 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 SAMPLE_RATE = 16000
 MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
 SEVERAL = {"clients": "at once", "batch": "in a batch"}
+LIGHT_MODEL_ID = "damo/speech_paraformer-base_asr_nat-zh-cn-16k-common-vocab8404"
 FIT_SECONDS = 200  # enough for more frames than codes
 LIBRARIES = ("numpy", "torch", "onnxruntime")
 OPTIONS = {
@@ -305,21 +306,39 @@ def _load(file, **_):
 
 
 def _make_upstream_model(folder, size):
-    """An encoder folder for upstream's own classes. Its model is built from its configuration, with seed 0."""
+    """An encoder folder for upstream's own classes. Its models are built from their configuration, with seed 0."""
     import numpy
     import onnx
     import torch
 
     _make_up_for_what_is_missing()
     torch.set_num_threads(1)
-    model = Path(folder, MODEL_ID)
-    model.mkdir(parents=True, exist_ok=True)
+    encoder = _alone("sizes").ENCODERS[size]
+    _make_upstream_model_folder(Path(folder, MODEL_ID), encoder)
+    _make_upstream_model_folder(Path(folder, LIGHT_MODEL_ID), {**encoder, "num_blocks": encoder["num_blocks"] // 2})
+    audio = _alone("speech").synthetic_speech(FIT_SECONDS, seed=1000)
+    numpy.save(Path(folder, "linguistic_tokenizer.npy"), numpy.zeros((1, 1), numpy.float32))
+    frames = _encoded(folder, audio)
+    sys.path.append(
+        str(REFERENCE)
+    )  # last: the checkout's modules, and what is installed, are taken where they are there
+    import onnx_model
+
+    generator = torch.Generator().manual_seed(0)
+    numpy.save(Path(folder, "linguistic_tokenizer.npy"), onnx_model.kmeans(frames, 1024, generator).numpy())
+    graph = onnx_model.speech_tokenizer(audio, _alone("sizes").TRANSFORMERS[size], generator)
+    onnx.save(graph, Path(folder, "speech_tokenizer_v1.onnx"))
+
+
+def _make_upstream_model_folder(folder, encoder):
+    """The folder of a model: its configuration alone. ``encoder``: the layers, and their sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
     configuration = {
         "model": "ParaformerStreaming",
         "model_conf": {"ctc_weight": 0.0},
         "encoder": "SANMEncoderChunkOpt",
         "encoder_conf": {
-            **_alone("sizes").ENCODERS[size],
+            **encoder,
             "dropout_rate": 0.1,
             "positional_dropout_rate": 0.1,
             "attention_dropout_rate": 0.1,
@@ -341,20 +360,8 @@ def _make_upstream_model(folder, size):
             "dither": 0.0,
         },
     }
-    (model / "config.yaml").write_text(json.dumps(configuration))
-    (model / "configuration.json").write_text(json.dumps({"file_path_metas": {"config": "config.yaml"}}))
-    audio = _alone("speech").synthetic_speech(FIT_SECONDS, seed=1000)
-    numpy.save(Path(folder, "linguistic_tokenizer.npy"), numpy.zeros((1, 1), numpy.float32))
-    frames = _encoded(folder, audio)
-    sys.path.append(
-        str(REFERENCE)
-    )  # after the checkout and what is installed, whose modules are taken where they are there
-    import onnx_model
-
-    generator = torch.Generator().manual_seed(0)
-    numpy.save(Path(folder, "linguistic_tokenizer.npy"), onnx_model.kmeans(frames, 1024, generator).numpy())
-    graph = onnx_model.speech_tokenizer(audio, _alone("sizes").TRANSFORMERS[size], generator)
-    onnx.save(graph, Path(folder, "speech_tokenizer_v1.onnx"))
+    (folder / "config.yaml").write_text(json.dumps(configuration))
+    (folder / "configuration.json").write_text(json.dumps({"file_path_metas": {"config": "config.yaml"}}))
 
 
 def _encoded(folder, audio):

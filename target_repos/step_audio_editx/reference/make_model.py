@@ -17,6 +17,7 @@ from sizes import ENCODERS, TRANSFORMERS
 from speech import synthetic_speech
 
 FUNASR_MODEL_ID = "dengcunqin/speech_paraformer-large_asr_nat-zh-cantonese-en-16k-vocab8501-online"
+LIGHT_MODEL_ID = "damo/speech_paraformer-base_asr_nat-zh-cn-16k-common-vocab8404"
 VQ02_CODES = 1024
 FIT_SECONDS = 200  # enough for more frames than codes
 
@@ -26,35 +27,42 @@ FRONTEND = {
 
 
 def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
-    """Write the encoder folder: both tokenizers, and the model folder in it; the same for the same seed."""
+    """Write the encoder folder: both tokenizers, and in it two model folders; the same for the same seed.
+
+    The second model has half the layers. The codebook is fitted to the first.
+    """
     encoder_conf = {**ENCODERS[size], "kernel_size": 11}
     folder = Path(folder)
-    model_folder = folder / FUNASR_MODEL_ID
-    model_folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         audio = synthetic_speech(FIT_SECONDS, seed=seed + 1000)
 
-        config = {
-            "model": ParaformerStreaming.__name__,
-            "encoder": SANMEncoderChunkOpt.__name__,
-            "encoder_conf": encoder_conf,
-            "frontend": WavFrontendOnline.__name__,
-            "frontend_conf": FRONTEND,
-        }
-        (model_folder / "config.yaml").write_text(json.dumps(config, indent=2) + "\n")
-
         feats = WavFrontendOnline(**FRONTEND)(audio, [audio.shape[1]], cache={}, is_final=True)[0][0]
-        np.savetxt(model_folder / "am.mvn", torch.stack([-feats.mean(0), 1 / feats.std(0)]), fmt="%.6f")
+        make_model_folder(folder / FUNASR_MODEL_ID, encoder_conf, feats)
+        light_conf = {**encoder_conf, "num_blocks": encoder_conf["num_blocks"] // 2}
+        make_model_folder(folder / LIGHT_MODEL_ID, light_conf, feats)
 
-        encoder = SANMEncoderChunkOpt(feats.shape[1], **encoder_conf)
-        torch.save(ParaformerStreaming(encoder).state_dict(), model_folder / "model.pt")
-
-        codebook = kmeans(encoder_output(model_folder, audio), VQ02_CODES, generator)
+        codebook = kmeans(encoder_output(folder / FUNASR_MODEL_ID, audio), VQ02_CODES, generator)
         np.save(folder / "linguistic_tokenizer.npy", codebook.numpy())
 
         onnx.save(speech_tokenizer(audio, TRANSFORMERS[size], generator), folder / "speech_tokenizer_v1.onnx")
+
+
+def make_model_folder(folder: Path, encoder_conf: dict[str, int], feats: torch.Tensor) -> None:
+    """Write a model's folder. feats: (frames, features) of speech, which are normalized by their mean and variance."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "model": ParaformerStreaming.__name__,
+        "encoder": SANMEncoderChunkOpt.__name__,
+        "encoder_conf": encoder_conf,
+        "frontend": WavFrontendOnline.__name__,
+        "frontend_conf": FRONTEND,
+    }
+    (folder / "config.yaml").write_text(json.dumps(config, indent=2) + "\n")
+    np.savetxt(folder / "am.mvn", torch.stack([-feats.mean(0), 1 / feats.std(0)]), fmt="%.6f")
+    encoder = SANMEncoderChunkOpt(feats.shape[1], **encoder_conf)
+    torch.save(ParaformerStreaming(encoder).state_dict(), folder / "model.pt")
 
 
 if __name__ == "__main__":
