@@ -72,7 +72,10 @@ class _AllChunksAtOnce(torch.nn.Module):
             return False
         if getattr(self.model, "normalize", None) or not self._are_plain([self.model, *encoder.modules()]):
             return False
-        if not all(part.normalize_before for part in [encoder, *encoder.encoders0, *encoder.encoders]):
+        layers = [*encoder.encoders0, *encoder.encoders]
+        if not all(part.normalize_before for part in [encoder, *layers]):
+            return False
+        if not all(isinstance(layer.feed_forward.activation, torch.nn.ReLU) for layer in layers):
             return False
         weight = encoder.after_norm.weight[None]
         is_float32 = all(parameter.dtype == torch.float32 for parameter in encoder.parameters())
@@ -192,5 +195,6 @@ class _AllChunksAtOnce(torch.nn.Module):
         attended = (scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
         attended = attention.linear_out(attended) + memory
         x = x + attended if layer.in_size == layer.size else attended
-        return x + layer.feed_forward(layer.norm2(x)), left[:, -look_back:].clone()
+        hidden = layer.feed_forward.w_1(layer.norm2(x)).relu_()  # (N, W, linear_units), in place: it is the largest
+        return x + layer.feed_forward.w_2(hidden), left[:, -look_back:].clone()
 '''

@@ -262,6 +262,9 @@ def own_chunk(model, encoder, frontend):
 def wrapped(model, encoder, frontend):
     layer = encoder.encoders[1]
     layer.forward = layer.forward_chunk
+def rectify(module):
+    del module.activation
+    module.activation = torch.nn.functional.silu
 def rename(module, name):
     module.__class__ = type(name, (type(module),), {})
 CHANGES = {
@@ -281,6 +284,7 @@ CHANGES = {
         model, "encoder", torch.ao.quantization.quantize_dynamic(encoder, {torch.nn.Linear})),
     "float64": lambda model, encoder, frontend: model.double(),
     "autocast": autocast,
+    "another activation": lambda model, encoder, frontend: rectify(encoder.encoders[0].feed_forward),
     "norm afterwards": lambda model, encoder, frontend: setattr(encoder.encoders[0], "normalize_before", False),
     "normalized features": lambda model, encoder, frontend: setattr(model, "normalize", torch.nn.Identity()),
     "another frame shift": lambda model, encoder, frontend: setattr(frontend, "frame_shift", 12),
