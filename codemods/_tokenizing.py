@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite
-from apply_opt.model.source import Edit, Function, Source, callee, own_nodes, same
+from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
 from . import _lines
 from ._escapes import encoding_methods
@@ -26,6 +26,7 @@ from ._scopes import (
     family,
     imported_as,
     methods,
+    named,
     owners,
 )
 from ._shared_state import reaches
@@ -153,8 +154,10 @@ def _held(source: Source, node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _is_lock(source: Source, node: ast.expr) -> bool:
-    """Whether ``node`` is only ever given a new lock."""
-    values = [_given(b, node) for b in bindings(source, node, node)]
+    """Whether ``node``, an attribute of the tokenizer, is only ever given a new lock; in its class or in a base."""
+    nodes = [n for n in named(source, getattr(node, "attr", "")) if isinstance(n, ast.Attribute)]
+    own = next((n for n in nodes if tokenizer_class(source) in owners(source, n)), node)
+    values = [_given(b, own) for b in bindings(source, own, own)]
     return bool(values) and all(isinstance(v, ast.Call) and _makes_lock(source, v) for v in values)
 
 
@@ -174,7 +177,7 @@ def _given(binding: Binding, node: ast.expr) -> Optional[ast.expr]:
     target = statement.targets[0] if isinstance(statement, ast.Assign) else None
     if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):  # type: ignore[attr-defined]
         pairs = zip(target.elts, statement.value.elts)  # type: ignore[attr-defined]
-        return next((value for element, value in pairs if same(element, node)), None)
+        return next((v for element, v in pairs if getattr(element, "attr", "") == getattr(node, "attr", None)), None)
     return binding.value
 
 
