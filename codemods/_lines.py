@@ -50,7 +50,7 @@ def below(source: Source, statement: ast.stmt, text: str) -> Edit:
     """``text`` as lines below ``statement``, which is alone on its lines, as far indented as it is."""
     line = last_line(statement)
     newline, indent = source.newline(line), source.indent(first_line(statement))
-    lines = "".join(indent + part + newline for part in text.split("\n"))
+    lines = "".join((indent + part if part else "") + newline for part in text.split("\n"))
     if not source.lines[line - 1].endswith(("\n", "\r")):  # the end of a file without a last newline
         return Edit(line, line, source.lines[line - 1] + newline + lines.rstrip("\r\n"))
     return Edit(line + 1, line, lines)

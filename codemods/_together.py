@@ -165,7 +165,7 @@ class _Together:
             calls.append(call)
         try:
             while not call.is_over:
-                batch = self._next_batch(calls, is_late)
+                batch = self._next_batch(calls, call.kind, is_late)
                 if batch:
                     self._compute(batch, compute)
                 else:
@@ -191,14 +191,14 @@ class _Together:
         waiting = sum(call.has_utterance for others in self.waiting.values() for call in others)
         return max(len(calls), waiting) >= len(self.on_the_way)
 
-    def _next_batch(self, calls, is_late):
-        """The calls to compute now, taken from `calls`; none, where others are to be waited for."""
+    def _next_batch(self, calls, kind, is_late):
+        """The calls of this kind to compute now, taken from `calls`; none, where others are to be waited for."""
         with self.mutex:
             if not calls or not (is_late or self._is_complete(calls)):
                 return []
             most, most_seconds, _ = self._limits()
             batch, seconds = [], 0
-            for call in [call for call in calls if call.kind == calls[0].kind]:
+            for call in [call for call in calls if call.kind == kind]:
                 seconds += call.seconds
                 if not batch or (len(batch) < most and seconds <= most_seconds):
                     batch.append(call)

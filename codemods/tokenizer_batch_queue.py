@@ -15,11 +15,12 @@ from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
+from . import tokenizer_offline_batch
 from ._escapes import check_stands
 from ._requests import DECORATOR, HELPER, HELPER_TEXT, METHOD_TEXT
-from ._scopes import family, methods
+from ._scopes import parameters_of
 from ._step_audio_tokenizer import insert_above, is_taken, tokenizer_class
-from ._tokenizing import below, tokenizing
+from ._tokenizing import below, own_methods, tokenizing
 
 SITES = ("helper", "callers", "submit")
 
@@ -34,9 +35,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     if submit is not None and not (is_ours or helpers or marks):
         return [Site(name, submit.lineno, THEIRS, f"def {submit.name}") for name in SITES]
     if not (helpers or marks or is_ours):
-        if is_taken(source, HELPER) or is_taken(source, DECORATOR):
-            raise Conflict(f"{source.name} already uses the name {HELPER} or {DECORATOR} for something else")
-        check_stands(source, method)
+        _check_free(source, method)
     if helpers:
         _check_values(source, helpers[0], parameters)
     found = {
@@ -48,13 +47,25 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
-    """The helpers above the class, the decorator next to the method's ``def``, and the other method below."""
+    """The helpers above the method's class, the decorator next to its ``def``, the other method below the one for batches."""
     method = tokenizing(source).method
     line = method.lineno
     mark = Edit(line, line - 1, f"{source.indent(line)}@{DECORATOR}{source.newline(line)}")
     submit = METHOD_TEXT.format(name=method.name, **parameters)
     helper = HELPER_TEXT.format(**parameters)
-    return [insert_above(source, tokenizer_class(source), helper), mark, below(source, method, submit)]
+    above = tokenizer_offline_batch.batch_method(source, method) or method
+    return [insert_above(source, method, helper), mark, below(source, above, submit)]
+
+
+def _check_free(source: Source, method: Function) -> None:
+    """Raise where a decorator has no place, or what we write stands for something else."""
+    if is_taken(source, HELPER) or is_taken(source, DECORATOR):
+        raise Conflict(f"{source.name} already uses the name {HELPER} or {DECORATOR} for something else")
+    if any(site.state == THEIRS for site in tokenizer_offline_batch.find(source, {})):
+        raise Conflict(f"{source.name} has a method for batches of its own: ours, which this needs, is not there")
+    if any(argument.arg == "timeout" for argument in parameters_of(method)):
+        raise Conflict(f"{source.name}:{method.lineno}: {method.name} has a parameter timeout of its own")
+    check_stands(source, method)
 
 
 def _helpers(source: Source) -> list[ast.stmt]:
@@ -71,9 +82,8 @@ def _helpers(source: Source) -> list[ast.stmt]:
 
 def _submit(source: Source, method: Function) -> Optional[Function]:
     """The tokenizer's method that gives a future."""
-    own = [m for cls in family(source, tokenizer_class(source)) for m in methods(cls)]
     names = {f"{method.name}_submit", f"submit_{method.name}"}
-    return next((m for m in own if m.name in names), None)
+    return next((m for name, m in own_methods(source, tokenizer_class(source)).items() if name in names), None)
 
 
 def _check_values(source: Source, helper: ast.stmt, parameters: Mapping[str, Value]) -> None:

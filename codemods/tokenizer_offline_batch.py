@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
+from typing import Optional
 
 from apply_opt.errors import Conflict, PartlyApplied
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Source
+from apply_opt.model.source import Edit, Function, Source
 
-from ._scopes import family, methods
 from ._step_audio_tokenizer import insert_above, is_taken, tokenizer_class
 from ._together import CALL, HELPER, HELPER_TEXT, METHOD_TEXT
-from ._tokenizing import Tokenizing, below, tokenizing
+from ._tokenizing import below, own_methods, tokenizing
 
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
@@ -29,7 +29,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
         raise PartlyApplied(
             f"{source.name} is partly applied, or twice: {lines}", "take out what is there, then apply again"
         )
-    batch = _batch_method(source, found)
+    batch = batch_method(source, found.method)
     is_ours = batch is not None and any(isinstance(n, ast.Name) and n.id == HELPER for n in ast.walk(batch))
     if batch is not None and not is_ours and not classes:
         return [Site(name, batch.lineno, THEIRS, f"def {batch.name}") for name in ("helper", "batch")]
@@ -51,9 +51,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     return [insert_above(source, tokenizer_class(source), text), below(source, found.method, method)]
 
 
-def _batch_method(source: Source, found: Tokenizing) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The tokenizer's method for several utterances."""
-    tokenizer = tokenizer_class(source)
-    own = [m for cls in family(source, tokenizer) for m in methods(cls)]
-    names = {f"{found.method.name}_batch", f"batch_{found.method.name}", f"{found.method.name}s"}
-    return next((m for m in own if m.name in names), None)
+def batch_method(source: Source, method: Function) -> Optional[Function]:
+    """The tokenizer's method that does for several utterances what ``method`` does for one."""
+    names = {f"{method.name}_batch", f"batch_{method.name}", f"{method.name}s"}
+    return next((m for name, m in own_methods(source, tokenizer_class(source)).items() if name in names), None)

@@ -179,6 +179,25 @@ class TestCallers:
             singles = list(pool.map(lambda item: tokenizer.wav2token(*item), items))
             assert [singles, *(future.result() for future in batches)] == [expected] * 3
 
+    def test_calls_of_another_kind_are_not_computed_together(self, module: Any) -> None:
+        """As of a model that has been loaded anew meanwhile, or of a caller in inference mode."""
+        together, lock, limits = module._Together(), threading.Lock(), (2, 100, SOON)
+
+        def ask(kind: str) -> Any:
+            with lock:
+                together.thread.has_utterance = True
+                try:
+                    return together._call(lock, kind, 7, 1.0, lambda values: [(kind, value) for value in values])
+                finally:
+                    together.leave(limits)
+
+        together.expect(limits, 2)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask, "first")
+            wait_until(lambda: together.waiting.get(id(lock)))
+            assert pool.submit(ask, "second").result() == ("second", 7)
+            assert first.result(SOON / 2) == ("first", 7)
+
     def test_an_error_of_the_model_is_its_own_caller_s(self, tokenizer: Any, module: Any, monkeypatch: Any) -> None:
         encode = module._AllChunksAtOnce.encode
 
