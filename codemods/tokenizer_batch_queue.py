@@ -63,8 +63,8 @@ def _check_free(source: Source, method: Function) -> None:
         raise Conflict(f"{source.name} already uses the name {HELPER} or {DECORATOR} for something else")
     if any(site.state == THEIRS for site in tokenizer_offline_batch.find(source, {})):
         raise Conflict(f"{source.name} has a method for batches of its own: ours, which this needs, is not there")
-    if any(argument.arg == "timeout" for argument in parameters_of(method)):
-        raise Conflict(f"{source.name}:{method.lineno}: {method.name} has a parameter timeout of its own")
+    if method.args.kwarg is not None or any(argument.arg == "timeout" for argument in parameters_of(method)):
+        raise Conflict(f"{source.name}:{method.lineno}: {method.name} has a parameter timeout of its own, or takes any")
     check_stands(source, method)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import shutil
 import statistics
@@ -103,7 +102,7 @@ def measure(scratch: str, tree: str, rounds: int) -> dict[str, Any]:
         "apply_opt": __version__,
         "codemods": {n: _hash(o.codemod) for n, o in catalog.load().optimizations.items()},
         "tokenizer_sha256": tree_hash,
-        "machine": {**machine.python(), "executable": "", "processor": platform.processor(), "cores": machine.cores()},
+        "machine": machine.summary(),
         "rounds": rounds,
         "ratios": ratios,
         "seconds": samples,

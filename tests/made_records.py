@@ -35,7 +35,7 @@ def header(kind: str, **more: Any) -> dict[str, Any]:
         "patch": patch.make(*CODE, "tokenizer.py").decode(),
         "options": {},
         "threads": 1,
-        "cpus": 1,
+        "cpus": 2,
         "machine": {
             "python": "3.11.7",
             "system": "Linux x86_64",
@@ -79,8 +79,8 @@ def bench(
         "effort": effort._asdict(),
         "level": 0.95,
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
-        "requests": {},
         "amounts": {case: [float(case.split()[0]), "s of audio"] for case in CASES},
+        "requests": {},
         "counts": {BEFORE: counts, AFTER: {case: {**found, "operators": 1200} for case, found in counts.items()}},
         "stages": {BEFORE: stages, AFTER: faster},
         "verdicts": {case: _judged(samples, case) for case in CASES},

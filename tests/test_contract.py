@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from apply_opt.commands import tune
 from apply_opt.io import catalog
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
@@ -127,6 +129,9 @@ class TestOptimization:
         values = {p.name: given(p) for p in unit.parameters}
         assert resolve(unit.parameters, values, unit.name) == resolve(unit.parameters, {}, unit.name)
         assert all(p.help and p.help_zh for p in unit.parameters)
+
+    def test_values_to_try_are_not_too_many(self, unit: Optimization) -> None:
+        assert math.prod(len(p.candidates(64)) for p in unit.parameters if p.tune) <= tune.MOST
 
     def test_page_says_what_has_to_be_said(self, unit: Optimization) -> None:
         english, chinese = catalog.page(unit, "en"), catalog.page(unit, "zh-CN")

@@ -163,7 +163,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> Iterator[tuple[str, str]]:
     estimate, low, high = verdict["speedup"]
     style = {FASTER: "green", SLOWER: "red"}.get(verdict["word"], "yellow")
-    gain = f"at least {low:.3f}x" if verdict["word"] == FASTER else f"{estimate:.3f}x"
+    gain = f"at least {math.floor(1000 * low) / 1000:.3f}x" if verdict["word"] == FASTER else f"{estimate:.3f}x"
     noise = f"the same code against itself: up to {verdict['noise']:.3f}x"
     yield (
         style,

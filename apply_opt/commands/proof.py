@@ -153,6 +153,8 @@ def _sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
 
 def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, bytes]) -> Setting:
     given = parse_pairs(arguments.option, "--option", "size=small")
+    usual = {key: value for outcome in plan.outcomes for key, value in outcome.optimization.workload.items()}
+    given = given if given.keys() & usual.keys() else {**usual, **given}
     own = {"file": plan.checkout.file, "here": os.getcwd()}
     if set(own) & set(given):
         raise UsageError("--option: `file` and `here` are what every workload is told", "name the file: --file PATH")
@@ -218,7 +220,20 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
                 shown = ", ".join(str(statement.lines[0]) for statement in telling[:10])
                 message = f"none of the lines that {share.name} changes ran ({path}, {SIDES[side]}: {shown})"
                 raise Void(f"{message}: the workload does not exercise it", f"apply-opt diff {share.name}")
+        if as_it_is and side:
+            _check_runs(subject, path, texts[side], lines)
     return ran
+
+
+def _check_runs(subject: Subject, path: str, data: bytes, lines: Mapping[int, int]) -> None:
+    """Raise where a function that one of the optimizations names has not run: then all went the original's way."""
+    for outcome in subject.plan.outcomes:
+        if outcome.name not in subject.names or outcome.file != path:
+            continue
+        for name, body in changed.bodies(data, outcome.optimization.runs).items():
+            if not any(statement.count(lines) for statement in body):
+                message = f"{name} of {outcome.name} did not run ({path}): the program went another way"
+                raise Void(message, f"apply-opt show {outcome.name} (when it does nothing); --option KEY=VALUE")
 
 
 def failure(error: WorkerFailed | Void, code: int) -> Result:

@@ -61,7 +61,7 @@ def prove(plan: Plan, arguments: argparse.Namespace, replan: Replan) -> Proved:
     if not _is_passed(parity) and len(names) > 1:
         dropped = [name for name in names if not _is_passed(_verified(replan([name]), arguments))]
         kept = [name for name in names if name not in dropped]
-        if dropped and kept:
+        if dropped and kept and not arguments.strict:
             plan = replan(kept)
             parity = _verified(plan, arguments)
     if not isinstance(parity, dict):

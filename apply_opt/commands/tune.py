@@ -43,7 +43,7 @@ MOST = 24
 
 
 class Candidate(NamedTuple):
-    """Values to try, and what the measurement against the defaults said; no record for the defaults themselves."""
+    """Values to try, and what the measurement against the defaults said."""
 
     values: Mapping[str, str]
     record: dict[str, Any]
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> Result:
         raise UsageError(f"{name}: no values to try but the defaults", f"apply-opt tune {name} --values KEY=A,B")
     level = 1 - (1 - LEVEL) / len(tried)
     found = [Candidate(values, _measured(plan, base, arguments, level)) for values, plan in tried]
-    return _result(optimization, found)
+    return _result(optimization, found, arguments)
 
 
 def _grid(optimization: Optimization, arguments: argparse.Namespace) -> list[dict[str, str]]:
@@ -140,7 +140,7 @@ def _measured(plan: Plan, base: Plan, arguments: argparse.Namespace, level: floa
         return bench.measure(found, effort_of(arguments), arguments.seed, level)
 
 
-def _result(optimization: Optimization, found: Sequence[Candidate]) -> Result:
+def _result(optimization: Optimization, found: Sequence[Candidate], arguments: argparse.Namespace) -> Result:
     better = [candidate for candidate in found if candidate.is_better()]
     best = max(better, key=Candidate.low, default=None)
     lines = [("", f"{optimization.name}: against the defaults, each interval at {found[0].record['level']:.2%}")]
@@ -152,7 +152,10 @@ def _result(optimization: Optimization, found: Sequence[Candidate]) -> Result:
             lines.append((style, text + f"{estimate:.3f}x  ({low:.3f} to {high:.3f})"))
     if best is None:
         lines.append(("bold", "none is shown to be faster than the defaults in every case: leave them"))
-    command = " ".join(["apply-opt", optimization.name, *([_settings(best.values)] if best else [])])
+    given = {key: value for key, value in parse_settings(arguments.set).items() if not best or key not in best.values}
+    allowed = ["--allow lossy"] if arguments.allow else []
+    chosen = _settings({**given, **(best.values if best else {})})
+    command = " ".join(["apply-opt", optimization.name, *filter(None, [chosen, *allowed])])
     lines.append(("bold", command))
     document = {
         "optimization": optimization.name,

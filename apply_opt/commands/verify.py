@@ -98,16 +98,20 @@ def _judge(found: Subject, safety: str) -> Verdict:
     values = first["values"]
     why, unstable = _instability(values, again["values"])
     why = why or _narrowness(found, first["sizes"])
+    if safety == "inference_only" and not any(map(parity.is_of_training, values)):
+        why = why or "the workload trains nothing, so that nothing shows that training is as it was"
     if why:
         return Verdict(UNVERIFIABLE, why, unstable, observations=len(values))
     rule = parity.rule_of(safety, values, _referee(found) if safety in ("tolerance", "inference_only") else None)
     for name in found.workload.wrong:
-        if not parity.differences(values, _observe(found, found.before, wrong=name)["values"], rule):
+        wrong = parity.differences(values, _observe(found, found.before, wrong=name)["values"], rule)
+        if not parity.of_results(wrong):
             why = f"the wrong variant `{name}` was not found: the workload does not see enough"
             return Verdict(UNVERIFIABLE, why, observations=len(values))
     after = _observe(found, found.after)
-    differences = parity.differences(values, after["values"], rule)
-    is_bad = bool(_losses(values, after["values"]) if safety == "lossy" else differences)
+    both = [after["values"], _observe(found, found.after)["values"]]
+    differences = next(filter(None, (parity.differences(values, other, rule) for other in both)), [])
+    is_bad = any(_losses(values, other) for other in both) if safety == "lossy" else bool(differences)
     return Verdict(
         FAILED if is_bad else LOSSY if safety == "lossy" else PARITY,
         differences=differences,
@@ -135,9 +139,16 @@ def _narrowness(found: Subject, sizes: Mapping[str, Sequence[int]]) -> str:
         return "the workload has no wrong variant, so that nothing shows that a wrong result would be found"
     if len(set(map(tuple, sizes.values()))) < 2 and any(sizes.values()):
         return f"there is one shape of input only ({', '.join(found.workload.cases)}): give it two, one of them odd"
-    if any(sizes.values()) and not any(size % 2 and size > 1 for numbers in sizes.values() for size in numbers):
+    if any(sizes.values()) and not any(size % 2 and size > 1 for size in _varied(list(sizes.values()))):
         return f"no input has an odd size ({', '.join(found.workload.cases)}): give it one"
     return "" if len(found.workload.cases) > 1 else "there is one case only: give it two"
+
+
+def _varied(sizes: Sequence[Sequence[int]]) -> list[int]:
+    """Those of the inputs' sizes that differ from case to case; all, where the cases have not the same number of them."""
+    if len(set(map(len, sizes))) > 1:
+        return [size for numbers in sizes for size in numbers]
+    return [size for numbers in zip(*sizes) if len(set(numbers)) > 1 for size in numbers]
 
 
 def _losses(before: parity.Observations, after: parity.Observations) -> list[parity.Difference]:

@@ -36,26 +36,31 @@ def copies(root: str, before: dict[str, bytes], after: dict[str, bytes]) -> Iter
 def _copy(root: str, folder: str, changed: Collection[str]) -> None:
     """Everything but what is ``changed`` and what belongs to git, environments and caches.
 
-    No byte code: Python would trust one that is out of date. Links stay links, and lead out of the checkout to where they led.
+    No byte code: Python would trust one that is out of date. Links stay links: those out of the checkout lead to where they
+    led, those within it to the copy.
     """
-    outward: list[tuple[str, str]] = []
+    links: list[tuple[str, str]] = []
 
     def skipped(parent: str, names: list[str]) -> set[str]:
         found = {name for name in names if name in SKIPPED or name.endswith((".pyc", ".pyo"))}
         for name in names:
             path = os.path.join(parent, name)
-            own = os.path.relpath(path, root).replace(os.sep, "/")
+            own = _own(path, root)
             if own in changed:
                 found.add(name)
-            elif os.path.islink(path) and name not in found and _leads_out(path, root):
-                found.add(name)
-                outward.append((os.path.join(folder, own), os.path.join(parent, os.readlink(path))))
+            elif os.path.islink(path) and name not in found:
+                said, real = os.readlink(path), os.path.realpath(path)
+                if _is_outside(real, root):
+                    links.append((own, os.path.join(parent, said)))
+                elif os.path.isabs(said):
+                    links.append((own, os.path.join(folder, os.path.relpath(real, root))))
+        found |= {os.path.basename(own) for own, _ in links if os.path.dirname(own) == _own(parent, root)}
         return found
 
     try:
         shutil.copytree(root, folder, symlinks=True, ignore=skipped, copy_function=_copy_file)
-        for link, target in outward:
-            os.symlink(target, link)
+        for own, target in links:
+            os.symlink(target, os.path.join(folder, own))
     except shutil.Error as error:
         source, _, why = error.args[0][0]
         raise ApplyOptError(f"{source} cannot be copied to run it: {why}", f"check with: ls -ld {source}") from error
@@ -63,9 +68,17 @@ def _copy(root: str, folder: str, changed: Collection[str]) -> None:
         raise ApplyOptError(f"{root} cannot be copied to {folder}: {error.strerror}", "export TMPDIR=FOLDER") from error
 
 
-def _leads_out(link: str, root: str) -> bool:
-    target = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
-    return os.path.commonpath([root, target]) != root
+def _own(path: str, root: str) -> str:
+    """The path of something in the checkout, from its root; empty for the root itself."""
+    own = os.path.relpath(path, root).replace(os.sep, "/")
+    return "" if own == "." else own
+
+
+def _is_outside(path: str, root: str) -> bool:
+    try:
+        return os.path.commonpath([root, path]) != root
+    except ValueError:  # another drive
+        return True
 
 
 def _copy_file(source: str, target: str) -> None:

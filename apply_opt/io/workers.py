@@ -185,7 +185,7 @@ def _process(command: Sequence[str], arm: Arm, setting: Setting) -> Sequence[str
     except WorkerFailed as failed:
         with interrupt.held():
             _end(process, mark, reader)
-        raise WorkerFailed(failed.reason, failed.message, list(output)) from None
+        raise WorkerFailed(failed.reason, failed.message, list(output), failed.next_step) from None
     finally:
         with interrupt.held():
             _end(process, mark, reader)
@@ -222,14 +222,18 @@ def _wait(process: subprocess.Popen[bytes], mark: str, limits: Limits) -> None:
             return
         now = time.monotonic()
         if now - began > limits.seconds:
-            raise WorkerFailed("hung", f"the workload did not end within {limits.seconds:g} s")
+            message = f"the workload did not end within {limits.seconds:g} s"
+            raise WorkerFailed("hung", message, (), "give it more time: --timeout SECONDS")
         if limits.memory:
             everything = now - counted > COUNT_SECONDS
             counted = now if everything else counted
             held = _memory(_started(process.pid, mark) if everything else _those([process.pid]))
             if held > limits.memory:
                 limit = f"the limit is {limits.memory >> 20} MiB"
-                raise WorkerFailed("memory", f"the workload held {held >> 20} MiB; {limit}")
+                message = f"the workload held {held >> 20} MiB; {limit}"
+                raise WorkerFailed(
+                    "memory", message, (), "give it more: --memory GIB; or a smaller input: --option KEY=VALUE"
+                )
 
 
 def _memory(processes: Sequence[Any]) -> int:
@@ -253,11 +257,14 @@ def _those(pids: Sequence[int]) -> list[Any]:
     return found
 
 
-def _started(pid: int, mark: str) -> list[Any]:
-    """A worker and all that it started: its descendants, its session, and whatever else carries its mark (daemons)."""
+def _started(pid: int, mark: str, is_over: bool = False) -> list[Any]:
+    """A worker and all that it started: its descendants, its session, and whatever else carries its mark (daemons).
+
+    Of one that is over the system may have given the number to somebody else.
+    """
     import psutil
 
-    found = {process.pid: process for process in _those([pid])}
+    found = {process.pid: process for process in _those([] if is_over else [pid])}
     for process in list(found.values()):
         with contextlib.suppress(psutil.Error):
             found |= {child.pid: child for child in process.children(recursive=True)}
@@ -284,7 +291,7 @@ def _end(process: Optional[subprocess.Popen[bytes]], mark: str, reader: Optional
         return
     clear = 0
     for _ in range(END_ROUNDS):  # what starts another and goes, while we look, is found in the next round
-        started = [p for p in _started(process.pid, mark) if _is_alive(p)]
+        started = [p for p in _started(process.pid, mark, process.returncode is not None) if _is_alive(p)]
         clear = 0 if started else clear + 1
         if clear == CLEAR_ROUNDS:
             break

@@ -62,6 +62,26 @@ def changed_lines(old: bytes, new: bytes) -> tuple[list[int], list[int]]:
     return gone, [line + 1 for _, _, _, b0, b1 in codes for line in range(b0, b1)]
 
 
+def bodies(data: bytes, names: Collection[str]) -> dict[str, list[Statement]]:
+    """The statements in the functions of these names (``Class.method``, ``function``); none for one that is not there."""
+    found: dict[str, list[Statement]] = {}
+    for name, node in _functions(ast.parse(data), ""):
+        if name in names:
+            lines = range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
+            found[name] = statements(data, lines)
+    return {name: found.get(name, []) for name in names}
+
+
+def _functions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Union[ast.FunctionDef, ast.AsyncFunctionDef]]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if not isinstance(child, ast.ClassDef):
+                yield prefix + child.name, child
+            yield from _functions(child, f"{prefix}{child.name}.")
+        else:
+            yield from _functions(child, prefix)
+
+
 def carried(lines: Collection[int], old: bytes, new: bytes) -> list[int]:
     """Where lines of ``old`` stand in ``new``; those that are not there any more are left out."""
     place: dict[int, int] = {}

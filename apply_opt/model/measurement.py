@@ -19,7 +19,7 @@ BEFORE, AFTER = "before", "after"
 FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE = "faster", "slower", "no difference", "inconclusive"
 LEVEL = 0.95
 EQUAL = 0.01
-"""A change of speed of which the whole interval is within this share counts as none."""
+"""A change that cannot be told from none, and of which the whole interval is within this share, counts as none."""
 
 
 class Block(NamedTuple):

@@ -69,6 +69,12 @@ def broken(values: Observations) -> list[Difference]:
     return [Difference(name, how) for name, how in found if how]
 
 
+def of_results(found: Sequence[Difference]) -> list[Difference]:
+    """Those of runs that gave a result: to see a crash takes no look at results."""
+    failed = {d.name.rpartition(" | ")[0] for d in found if _what(d.name).endswith("exception")}
+    return [d for d in found if d.name.rpartition(" | ")[0] not in failed]
+
+
 def has_outputs(values: Observations) -> bool:
     """Whether every run gave an output at all."""
     runs = {name.rpartition(" | ")[0] for name in values if name.endswith(" | exception")}
@@ -114,7 +120,7 @@ def rule_of(safety: str, before: Observations = {}, referee: Optional[Observatio
     """
     if safety in ("instrument", "exact"):
         return lambda name, *values: exact(*values)
-    is_trained = safety == "inference_only" and any(_is_of_training(name) for name in before)
+    is_trained = safety == "inference_only" and any(is_of_training(name) for name in before)
 
     def tolerant(name: str, old: Any, new: Any) -> Optional[str]:
         if is_trained and not _what(name).startswith("inference "):
@@ -127,7 +133,8 @@ def rule_of(safety: str, before: Observations = {}, referee: Optional[Observatio
     return tolerant
 
 
-def _is_of_training(name: str) -> bool:
+def is_of_training(name: str) -> bool:
+    """Whether the observation of this name was made in training."""
     return _what(name).startswith(("gradient ", "parameter ", "training "))
 
 

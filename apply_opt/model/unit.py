@@ -18,6 +18,8 @@ class Optimization(NamedTuple):
     ``safety_with`` is the class with certain values of parameters (``name=value``), where that is another one.
     ``preflight`` is the options that say what to look at before it is applied, for one that needs something outside the
     checkout; ``preflight_help`` says what the words in them stand for.
+    ``runs`` are functions of the result (``Class.method``) that a run has to come to, to say anything of it, and
+    ``workload`` is options of the target's workload with which it does, where the user gives no other.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Optimization(NamedTuple):
     codemod: str
     part: str = MAIN
     safety_with: Mapping[str, str] = {}
+    runs: Sequence[str] = ()
+    workload: Mapping[str, str] = {}
 
     def safety_for(self, parameters: Mapping[str, Value]) -> str:
         """The class that is promised with these values."""
@@ -82,6 +86,8 @@ def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str,
         codemod=codemod,
         part=table.get("part", MAIN),
         safety_with=safety_with,
+        runs=texts(table, "runs", ()),
+        workload=dict(table.get("workload", {})),
     )
 
 

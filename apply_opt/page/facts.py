@@ -16,7 +16,7 @@ from apply_opt.page.words import Say, speaker
 AS_BEFORE, AS_AFTER, OTHER, UNKNOWN = "before", "after", "other", "unknown"
 """What the code now is, held against a record: as it was without the change, as it was with it, neither, not known."""
 NOTES = {OTHER: "bad", UNKNOWN: "unsure"}
-EFFORT = ("blocks", "same", "iterations", "seconds")
+EFFORT = ("blocks", "same", "iterations", "seconds", "limit")
 
 
 class Code(NamedTuple):
@@ -139,11 +139,20 @@ def _tone(found: Optional[Parity], measured: Optional[Gain], notes: Sequence[tup
     return next((tone for tone in ("bad", "unsure") if tone in tones), "good")
 
 
+def _ran_with(record: Header) -> list[str]:
+    """What was run, and on what."""
+    options = [f"{key}={value}" for key, value in sorted(record.options.items())]
+    return [*options, *record.cases, record.machine.cpu, record.machine.system]
+
+
 def _notes(report: Report, pair: Pair, say: Say) -> Iterator[tuple[str, str]]:
     """What the reader has to know of the records themselves, each with its tone."""
     both = pair.found()
     if len(both) == 2 and both[0].record.sha256 != both[1].record.sha256:
         yield "bad", say("different code")
+    if len(both) == 2 and _ran_with(both[0].record) != _ran_with(both[1].record):
+        one, other = (say("list").join(_ran_with(found.record)) for found in both)
+        yield "unsure", say("different conditions", compared=one, measured=other)
     for code in dict.fromkeys(found.code for found in both):
         kinds = [say("compared" if found is pair.verify else "measured") for found in both if found.code == code]
         files, what = say("list").join(code.files), say("list").join(kinds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, NO_DIFFERENCE, SLOWER
 from apply_opt.page import numbers, plot
@@ -164,7 +164,11 @@ def _stages(before: Mapping[str, float], after: Mapping[str, float]) -> Iterator
         yield Row(name, numbers.seconds(one), numbers.seconds(other), numbers.change(one, other), widths, True)
 
 
-def _count(name: str, before: int, after: int) -> Row:
+def _count(name: str, before: Optional[int], after: Optional[int]) -> Row:
+    """What was not counted is a dash."""
+    if before is None or after is None:
+        one, other = ("\N{EN DASH}" if value is None else numbers.count(value) for value in (before, after))
+        return Row(name, one, other, "")
     return Row(name, numbers.count(before), numbers.count(after), numbers.change(before, after))
 
 

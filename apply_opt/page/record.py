@@ -48,7 +48,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What every record begins with."""
 
     apply_opt: Text
-    date: datetime.datetime
+    date: Annotated[datetime.datetime, Meta(tz=True)]
     optimizations: Annotated[dict[str, dict[str, Union[str, int, bool]]], Meta(min_length=1)]
     target: Text
     head: Optional[Text] = None
@@ -120,8 +120,9 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
     """Of one run."""
 
-    operators: Count
-    synchronisations: Count
+    operators: Optional[Count]
+    synchronisations: Optional[Count]
+    refused: Text = ""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

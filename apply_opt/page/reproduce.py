@@ -26,6 +26,7 @@ def command(kind: str, header: Header, known: Mapping[str, Optimization], home: 
     words += _of_the_plan(header, known)
     words += [f"--option {_option(key, value, home)}" for key, value in header.options.items()]
     words += [f"--threads {header.threads}"] if header.threads != 1 else []
+    words += [f"--cores {header.cpus}"] if header.cpus not in (0, header.machine.cores.usable) else []
     words += _of_the_effort(header.effort) if kind == "bench" and isinstance(header, Bench) else []
     return " ".join(words)
 

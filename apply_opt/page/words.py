@@ -138,9 +138,10 @@ TEXTS: dict[str, tuple[str, str]] = {
     "settings": ("parameters", "参数"),
     "effort": ("how long", "测量量"),
     "effort of": (
-        "{blocks} blocks of 4 processes, {same} of the same code against itself; at least {iterations} runs and "
-        "{seconds} s for each process and input",
-        "{blocks} 组，每组 4 个进程；另有 {same} 组同一代码与自身相比；每个进程、每种输入至少 {iterations} 次、{seconds} 秒"),
+        "{blocks} blocks of 4 processes, {same} of the same code against itself; for each process and input "
+        "{iterations} runs and {seconds} s, or as many runs as {limit} s hold, at least 3",
+        "{blocks} 组，每组 4 个进程；另有 {same} 组同一代码与自身相比；每个进程、每种输入 "
+        "{iterations} 次、{seconds} 秒，或 {limit} 秒之内的次数（至少 3 次）"),
     "seed": ("seed of the order", "顺序的随机种子"),
     "head": ("commit of the checkout", "检出的提交"),
     "record": ("record", "记录"),
@@ -158,6 +159,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     "different code": (
         "Results were compared for one version of the code, and speed was measured for another.",
         "比较结果与测量速度用的不是同一版本的代码。"),
+    "different conditions": (
+        "Results were compared under other conditions ({compared}) than speed was measured under ({measured}).",
+        "比较结果时的条件（{compared}）与测量速度时（{measured}）不同。"),
     "again": ("Do it again: {command}", "重新运行：{command}"),
     "next": ("Next: {command}", "下一步：{command}"),
     "name": ("optimization", "优化"),

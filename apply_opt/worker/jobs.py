@@ -162,4 +162,7 @@ def _file_of(module: Any) -> Optional[str]:
 def _versions() -> dict[str, str]:
     names = ("torch", "numpy", "onnxruntime")
     found = {name: str(getattr(sys.modules.get(name), "__version__", "")) for name in names}
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        found |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
     return {"python": platform.python_version(), **{k: v for k, v in found.items() if v}}

@@ -11,6 +11,7 @@ import itertools
 import math
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -132,7 +133,7 @@ def _stage_seconds(arm: Any, case: str, seconds: float) -> dict[str, float]:
 
 
 def _timed(original: Callable[..., Any], name: str, runs: list[dict[str, float]]) -> Callable[..., Any]:
-    clock = Clock()
+    clock, lock = Clock(), threading.Lock()
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -142,6 +143,7 @@ def _timed(original: Callable[..., Any], name: str, runs: list[dict[str, float]]
             return original(*args, **kwargs)
         finally:
             clock.wait()
-            runs[-1][name] += time.perf_counter() - start
+            with lock:
+                runs[-1][name] += time.perf_counter() - start
 
     return call

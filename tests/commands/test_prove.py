@@ -115,6 +115,24 @@ class TestLeavesOut:
         assert "parity failed" in ran.err
         assert snapshot(two.tree) == before
 
+    def test_what_another_one_needs(self, two: Toy, run: Run) -> None:
+        """By itself it cannot be had: it is tried with what it needs, and goes where that goes."""
+        two.optimization(OTHER, OTHER_OLD, "    return LIMIT + 1\n")
+        manifest = two.pack / "patches" / OTHER / "optimization.toml"
+        manifest.write_text(manifest.read_text() + f'requires = ["{NAME}"]\n')
+        assert proved(run, two, NAME, OTHER, "--strict").code == 4
+        ran = proved(run, two, NAME, OTHER)
+        assert (ran.code, applied(run, two)) == (0, [NAME]), ran.err
+
+    def test_what_another_one_needs_and_cannot_have(self, two: Toy, run: Run) -> None:
+        manifest = two.pack / "patches" / OTHER / "optimization.toml"
+        manifest.write_text(manifest.read_text() + f'requires = ["{NAME}"]\n')
+        two.optimization(NAME, OLD, "        scale = self.scale + 1\n")
+        before = snapshot(two.tree)
+        ran = proved(run, two, NAME, OTHER)
+        assert (ran.code, "parity failed" in ran.err) == (4, True)
+        assert snapshot(two.tree) == before
+
 
 class TestRefuses:
     """Then the checkout is as it was."""

@@ -133,6 +133,13 @@ class TestFails:
         change(toy, "        scale = self.scale * (1 + 1e-12)\n", safety=safety)
         assert verified(run, toy)["verdict"] == verdict
 
+    def test_right_once_and_wrong_the_next_time(self, toy: Toy, run: Run, tmp_path: Path) -> None:
+        start, end = SOURCE.index("import random\n"), SOURCE.index(OLD) + len(OLD)
+        count = f"with open({str(tmp_path / 'seen')!r}, 'a') as file:\n    SEEN = file.tell()\n    file.write('x')\n"
+        new = SOURCE[start:end].replace("LIMIT", count + "LIMIT").replace(OLD, "        scale = self.scale + SEEN\n")
+        change(toy, new, SOURCE[start:end])
+        assert verified(run, toy)["verdict"] == "parity failed"
+
 
 class TestLossy:
     """Results change; what is not promised is told in figures."""
@@ -196,9 +203,16 @@ class TestUnverifiable:
         found = verified(run, toy)
         assert (found["verdict"], found["why"]) == ("unverifiable", "the unchanged program does not agree with itself")
 
-    def test_wrong_variant_that_fails_is_found(self, toy: Toy, run: Run) -> None:
+    def test_wrong_variant_that_fails_shows_nothing(self, toy: Toy, run: Run) -> None:
+        """To see a crash takes no look at the results."""
         toy.workload("def _gone(subject): subject.total = None\nWRONG = {'gone': _gone}")
-        assert verified(run, toy)["verdict"] == "parity"
+        found = verified(run, toy)
+        assert (found["verdict"], "`gone` was not found" in found["why"]) == ("unverifiable", True)
+
+    def test_inference_only_where_nothing_is_trained(self, toy: Toy, run: Run) -> None:
+        change(toy, NEW, safety="inference_only")
+        found = verified(run, toy)
+        assert (found["verdict"], "trains nothing" in found["why"]) == ("unverifiable", True)
 
     def test_wrong_variant_that_cannot_be_planted(self, toy: Toy, run: Run) -> None:
         """Its mistake never was there to be found."""
@@ -315,7 +329,7 @@ class TestVoid:
         (toy.tree / FILE).rename(toy.tree / "real" / FILE)
         (toy.tree / "package").symlink_to(toy.tree / "real")
         toy.workload("def load(folder, options):\n    from package import toy\n    return toy.Toy()")
-        assert verified(run, toy)["verdict"] == "void"
+        assert verified(run, toy)["verdict"] == "parity", "the copy's link leads to the copy"
 
     @pytest.mark.parametrize("command", ["verify", "bench"])
     def test_arms_that_were_swapped(self, toy: Toy, run: Run, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
@@ -329,6 +343,19 @@ class TestVoid:
         ran = run(command, NAME, cwd=toy.tree)
         assert ran.code == (4 if command == "verify" else 5)
         assert "ran another version of toy.py" in ran.out + ran.err
+
+    def test_a_function_that_has_to_run(self, toy: Toy, run: Run) -> None:
+        """Without it, all went the original's way; with an option it does run, unless the user gives another."""
+        change(toy, "        scale = self.scale if not values or len(values) < 9 else self.twice()\n")
+        toy.source(SOURCE.replace("def other", "    def twice(self):\n        return 2\n\n\ndef other"))
+        assert verified(run, toy)["verdict"] == "parity"
+        manifest = toy.pack / "patches" / NAME / "optimization.toml"
+        manifest.write_text(manifest.read_text() + 'runs = ["Toy.twice"]\n')
+        found = verified(run, toy)
+        assert (found["verdict"], "Toy.twice of toy_change did not run" in found["message"]) == ("void", True)
+        manifest.write_text(manifest.read_text() + 'workload = {size = "10,11"}\n')
+        assert verified(run, toy)["verdict"] == "parity"
+        assert verified(run, toy, "--option", "size=3,4")["verdict"] == "void"
 
     def test_bench_says_so_too(self, toy: Toy, run: Run) -> None:
         change(toy, "    return LIMIT + 0\n", "    return LIMIT\n")
