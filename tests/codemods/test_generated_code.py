@@ -386,6 +386,6 @@ class TestEndToEnd:
         tree = copy(REFERENCE, tmp_path / "tree")
         outcome = plan(LIGHT, (tree / FILE).read_bytes())
         (tree / FILE).write_bytes(outcome.after)
-        (folder / str(outcome.parameters["model_id"])).parent.mkdir(parents=True)
+        shutil.rmtree(folder / str(outcome.parameters["model_id"]))
         (folder / UPSTREAM_MODEL).rename(folder / str(outcome.parameters["model_id"]))
         assert workload(tree, folder)[0] == original

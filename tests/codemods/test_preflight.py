@@ -49,6 +49,7 @@ def test_a_folder_as_it_has_to_be(folder: Path) -> None:
 
 def test_a_folder_with_real_models(encoder_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(encoder_folder, tmp_path / "encoder")
+    shutil.rmtree(tmp_path / "encoder" / MODEL)
     with pytest.raises(Refused, match="the model's folder is missing"):
         preflight(tmp_path / "encoder")
     shutil.copytree(encoder_folder / UPSTREAM_MODEL, tmp_path / "encoder" / MODEL)

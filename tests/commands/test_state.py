@@ -86,7 +86,7 @@ def test_a_change_that_was_written_over_stands_if_the_later_one_does(root: Path)
     assert states(record, x=OVER) == [APPLIED, APPLIED]
     assert states(record, x=USER + OVER) == [EDITED, EDITED]
     assert states(record, x=USER + LINES) == [GONE, PARTLY]  # of the second, what it wrote over is not there either
-    with pytest.raises(Conflict, match="lines of one have been edited since"):
+    with pytest.raises(Conflict, match="two was put on top of lines of one"):
         state.without(record, ["one"], {"x": USER + OVER})
     assert state.without(record, ["one", "two"], {"x": USER + OVER}).files == {"x": USER + LINES}
 

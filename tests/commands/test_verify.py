@@ -344,18 +344,27 @@ class TestVoid:
         assert ran.code == (4 if command == "verify" else 5)
         assert "ran another version of toy.py" in ran.out + ran.err
 
-    def test_a_function_that_has_to_run(self, toy: Toy, run: Run) -> None:
+    @pytest.mark.parametrize(
+        ("more", "words", "verdict"),
+        [
+            ("", (), "parity"),
+            ('runs = ["Toy.twice"]', (), "void"),
+            ('runs = ["Toy.twice"]\nworkload = {size = "10,11"}', (), "parity"),
+            ('runs = ["Toy.twice"]\nworkload = {size = "10,11"}', ("--option", "size=3,4"), "void"),
+            ('runs = ["Toy.thrice"]\nworkload = {size = "10,11"}', (), "void"),
+        ],
+    )
+    def test_a_function_that_has_to_run(
+        self, toy: Toy, run: Run, more: str, words: tuple[str, ...], verdict: str
+    ) -> None:
         """Without it, all went the original's way; with an option it does run, unless the user gives another."""
         change(toy, "        scale = self.scale if not values or len(values) < 9 else self.twice()\n")
         toy.source(SOURCE.replace("def other", "    def twice(self):\n        return 2\n\n\ndef other"))
-        assert verified(run, toy)["verdict"] == "parity"
         manifest = toy.pack / "patches" / NAME / "optimization.toml"
-        manifest.write_text(manifest.read_text() + 'runs = ["Toy.twice"]\n')
-        found = verified(run, toy)
-        assert (found["verdict"], "Toy.twice of toy_change did not run" in found["message"]) == ("void", True)
-        manifest.write_text(manifest.read_text() + 'workload = {size = "10,11"}\n')
-        assert verified(run, toy)["verdict"] == "parity"
-        assert verified(run, toy, "--option", "size=3,4")["verdict"] == "void"
+        manifest.write_text(f"{manifest.read_text()}{more}\n")
+        found = verified(run, toy, *words)
+        assert found["verdict"] == verdict
+        assert verdict == "parity" or "of toy_change did not run" in found["message"]
 
     def test_bench_says_so_too(self, toy: Toy, run: Run) -> None:
         change(toy, "    return LIMIT + 0\n", "    return LIMIT\n")

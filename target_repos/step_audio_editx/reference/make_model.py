@@ -40,13 +40,14 @@ def make_model(folder: str | Path, size: str = "tiny", seed: int = 0) -> None:
 
         feats = WavFrontendOnline(**FRONTEND)(audio, [audio.shape[1]], cache={}, is_final=True)[0][0]
         make_model_folder(folder / FUNASR_MODEL_ID, encoder_conf, feats)
-        light_conf = {**encoder_conf, "num_blocks": encoder_conf["num_blocks"] // 2}
-        make_model_folder(folder / LIGHT_MODEL_ID, light_conf, feats)
 
         codebook = kmeans(encoder_output(folder / FUNASR_MODEL_ID, audio), VQ02_CODES, generator)
         np.save(folder / "linguistic_tokenizer.npy", codebook.numpy())
 
         onnx.save(speech_tokenizer(audio, TRANSFORMERS[size], generator), folder / "speech_tokenizer_v1.onnx")
+
+        light_conf = {**encoder_conf, "num_blocks": encoder_conf["num_blocks"] // 2}
+        make_model_folder(folder / LIGHT_MODEL_ID, light_conf, feats)
 
 
 def make_model_folder(folder: Path, encoder_conf: dict[str, int], feats: torch.Tensor) -> None:
