@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import made_records
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import ROOT
 
 from apply_opt.errors import ApplyOptError
+from apply_opt.model.measurement import FASTER, SLOWER
 from apply_opt.page import facts
 from apply_opt.page.facts import Code, Found, Pair, Report
 from apply_opt.page.record import Bench, Record, Verify, parse
@@ -150,3 +155,20 @@ def test_what_cannot_be_seen_is_spelled_out() -> None:
     record = parse(made_records.verify(why="a\x1b[31m\u202eb\ud800 中文 \u00e9"), "x.json")
     assert isinstance(record, Verify)
     assert record.why == "a\\u001b[31m\\u202eb\\ud800 中文 é"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*/*.json")), ids=lambda path: path.name)
+def test_the_projects_own_records(path: Path) -> None:
+    """Each can be shown, names nobody's folders, and is linked and quoted on a page."""
+    text = path.read_text()
+    found = parse(json.loads(text), path.name)
+    facts_of(found)
+    assert not re.search(r"/(home|root|tmp|Users)/", text)
+    assert isinstance(found, Bench)
+    for language in ("README.md", "README.zh-CN.md"):
+        pages = [page.read_text() for page in (ROOT / "patches").glob(f"*/{language}")]
+        (page,) = [page for page in pages if path.name in page]
+        for verdict in found.verdicts.values():
+            estimate, low, _ = verdict.speedup
+            quoted = {FASTER: math.floor(100 * low) / 100, SLOWER: round(estimate, 2)}.get(verdict.word)
+            assert quoted is None or re.search(rf"{quoted:.2f} ?(x|倍)", page)
