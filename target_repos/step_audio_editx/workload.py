@@ -31,7 +31,7 @@ OPTIONS = {
     "seconds": "the lengths of the utterances, with commas between",
     "model": "an encoder folder of your own, in place of the one that is built",
     "audio": "a recording of your own (a WAV file), in place of synthetic utterances",
-    "clients": "so many threads tokenize an utterance each at the same time, of 0.5 to 1.5 times the length",
+    "clients": "so many threads (1,4,16: each in turn) tokenize an utterance each at the same time, of 0.5 to 1.5 times the length",
     "batch": "so many such utterances go to wav2token_batch, or where that is not there, to wav2token one by one",
 }
 RECORDING = {}  # the user's, if there is one: inputs(...) of it
@@ -63,9 +63,10 @@ def cases(options):
         length = _seconds_of(_recorded(options))
         return [f"{seconds:.4g} s of {os.path.basename(options['audio'])}" for seconds in (length, SHARE * length)]
     several = [name for name in SEVERAL if name in options]
-    if not all(options[name].isdigit() and int(options[name]) for name in several):
-        raise ValueError(f"{' and '.join(several)} are numbers from 1, not {', '.join(options[n] for n in several)}")
-    several = [f" ({int(options[name])} {SEVERAL[name]})" for name in several] or [""]
+    counts = [(word, SEVERAL[name]) for name in several for word in options[name].split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word, _ in counts):
+        raise ValueError(f"{' and '.join(several)} are numbers from 1, not {' and '.join(options[n] for n in several)}")
+    several = [f" ({int(word)} {how})" for word, how in counts] or [""]
     text = options.get("seconds", "3,10,1.03706,0.6")
     try:
         lengths = [float(word) for word in text.split(",")]

@@ -79,9 +79,24 @@ def test_the_inputs_are_the_recording_and_the_programs_to_change(workload: Any, 
     assert torch.equal(part, other["audio"][:, : part.shape[1]]) and part.shape == (1, 4079)
 
 
+def test_several_utterances(workload: Any) -> None:
+    cases = workload.cases({"seconds": "1,2.5", "clients": "1,4", "batch": "3"})
+    assert cases == [f"{s} s ({how})" for s in ("1", "2.5") for how in ("1 at once", "4 at once", "3 in a batch")]
+    assert [workload.requests(case) for case in cases[:3]] == [1, 4, 3] and workload.requests(
+        "1 s of talk (1).wav"
+    ) == 1
+    assert workload.amount(cases[4]) == (10.0, "s of audio")
+    found = workload.inputs(cases[1], 0)
+    assert len(found["audio"]) == 4 and len({audio.shape for audio in found["audio"]}) == 4 and found["at_once"]
+    assert not workload.inputs(cases[2], 0)["at_once"]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"clients": "4,x"}, "clients are numbers from 1, not 4,x"),
+        ({"batch": "0"}, "batch are numbers from 1, not 0"),
+        ({"batch": "2", "audio": "nowhere.wav"}, "audio does not go together with clients or batch"),
         ({"audio": "nowhere.wav"}, "audio: nowhere.wav cannot be read: "),
         ({"audio": __file__}, f"audio: {__file__} cannot be read as a recording: "),
         ({"audio": os.path.dirname(__file__)}, "cannot be read"),
