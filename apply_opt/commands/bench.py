@@ -167,7 +167,8 @@ def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> I
     noise = f"the same code against itself: up to {verdict['noise']:.3f}x"
     yield (
         style,
-        f"{case:12}  {verdict['word']:14}{gain}  ({estimate:.3f}x, {100 * record['level']:.4g} % interval {low:.3f} to {high:.3f}; {noise})",
+        f"{case:12}  {verdict['word']:14}{gain}  "
+        f"({estimate:.3f}x, {100 * record['level']:.4g} % interval {low:.3f} to {high:.3f}; {noise})",
     )
     if verdict["word"] == INCONCLUSIVE:
         yield "dim", f"{'':12}the smallest effect that could have been seen: {verdict['smallest']:.3f}x"
