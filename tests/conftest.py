@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, settings
 from support import REFERENCE, Ran, call, commit_all, copy, git
 from toy import TOY_MARK, Toy, processes_of
 
+from apply_opt.commands import proof_options
 from apply_opt.io import catalog, targets
+from apply_opt.model.effort import Effort
 
 settings.register_profile(
     "apply-opt", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -79,6 +81,12 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_catalog: None) ->
     yield found
     assert processes_of(str(tmp_path)) == []
     assert list(temporary.iterdir()) == []
+
+
+@pytest.fixture
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--quick`` is quicker still."""
+    monkeypatch.setattr(proof_options, "QUICK", Effort(2, 2, 3, 0.0, 1.0))
 
 
 @pytest.fixture

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from apply_opt.commands.bench import COMPARED, SAME
+from apply_opt.commands import bench as measuring
 from apply_opt.io import records
 from apply_opt.model import measurement, patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.effort import QUICK, Effort
-from apply_opt.model.measurement import AFTER, BEFORE, Block
+from apply_opt.model.measurement import AFTER, BEFORE, COMPARED, SAME
 from apply_opt.model.parity import Agreement, Difference
 
 CODE = b"one\ntwo\nthree\n", b"one\n2 & <2>\nthree\n"
@@ -83,7 +83,7 @@ def bench(
         "requests": {},
         "counts": {BEFORE: counts, AFTER: {case: {**found, "operators": 1200} for case, found in counts.items()}},
         "stages": {BEFORE: stages, AFTER: faster},
-        "verdicts": {case: _judged(samples, case) for case in CASES},
+        "verdicts": {case: measuring._judged(samples, case, measurement.LEVEL)._asdict() for case in CASES},
         "samples": samples,
         **more,
     }
@@ -108,12 +108,3 @@ def _timed(generator: random.Random, seconds: float, noise: float, timings: int)
     drift = generator.lognormvariate(0, noise)
     times = [seconds * drift * generator.lognormvariate(0, 2 * noise) for _ in range(timings)]
     return {"times": times, "median": sorted(times)[timings // 2]}
-
-
-def _judged(samples: Sequence[Mapping[str, Any]], case: str) -> dict[str, Any]:
-    by_kind: dict[str, list[Block]] = {COMPARED: [], SAME: []}
-    for number in sorted({sample["block"] for sample in samples}):
-        block = [sample for sample in samples if sample["block"] == number]
-        sides = [tuple(s["cases"][case]["median"] for s in block if s["side"] == side) for side in (BEFORE, AFTER)]
-        by_kind[block[0]["kind"]].append(Block(sides[0], sides[1]))  # type: ignore[arg-type]
-    return measurement.judge(by_kind[COMPARED], by_kind[SAME])._asdict()

@@ -123,3 +123,12 @@ def snapshot(folder: Path, *without: str) -> dict[str, tuple[int, int, bytes | s
 def traces(folder: Path) -> list[str]:
     """Whatever of apply-opt is left in ``folder``."""
     return [name for name in snapshot(folder) if ".apply-opt" in name]
+
+
+def write(folder: Path, files: dict[str, str | bytes]) -> Path:
+    """Files below ``folder``."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from support import write
+
 TARGET = """
 title = "Copy"
 upstream = ["them/copy"]
@@ -77,15 +79,6 @@ def changed(path: str, *names: str, data: bytes | None = None) -> bytes:
         assert old.encode() in text
         text = text.replace(old.encode(), new.encode())
     return text
-
-
-def write(folder: Path, files: dict[str, str | bytes]) -> Path:
-    """Files below ``folder``."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return folder
 
 
 def install(site: Path) -> Path:

@@ -92,14 +92,12 @@ def _prove(plan: Plan, arguments: argparse.Namespace, units: Catalog, place: Che
     from apply_opt.commands.prove import prove
 
     planned = [outcome.name for outcome in plan.of_kind(PLANNED)]
+    settings = parse_settings(arguments.set)
 
     def replan(names: Sequence[str]) -> Plan:
         kept = [units.optimizations[name] for name in units.with_required(names) if name in planned]
-        known = {p.name for o in kept for p in o.parameters}
-        given = parse_settings(arguments.set)
-        given = {
-            key: text for key, text in given.items() if key in known or key.partition(".")[0] in [o.name for o in kept]
-        }
+        known = {word for o in kept for word in (o.name, *(p.name for p in o.parameters))}
+        given = {key: text for key, text in settings.items() if key.partition(".")[0] in known}
         request = Request(given, arguments.allow, arguments.preflight)
         return make_plan(units, place, kept, request)
 

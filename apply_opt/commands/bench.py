@@ -18,7 +18,18 @@ from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
 from apply_opt.model import measurement
 from apply_opt.model.effort import Effort
-from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, LEVEL, SLOWER, Block, Verdict
+from apply_opt.model.measurement import (
+    AFTER,
+    BEFORE,
+    COMPARED,
+    FASTER,
+    INCONCLUSIVE,
+    LEVEL,
+    SAME,
+    SLOWER,
+    Block,
+    Verdict,
+)
 
 HELP = "measure the target with and without an optimization, in random order, with a verdict"
 EPILOG = """examples:
@@ -29,7 +40,6 @@ EPILOG = """examples:
 
 verdicts: faster, slower, no difference, inconclusive (with the smallest effect that could have been seen).
 The gain to quote is the lower bound of the interval. Exit code 5 where --min-speedup is not reached, or a run failed."""
-COMPARED, SAME = "before/after", "before/before"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,12 +134,8 @@ def _judged(samples: Sequence[Mapping[str, Any]], case: str, level: float) -> Ve
 
 
 def _blocks(samples: Sequence[Mapping[str, Any]], kind: str, case: str) -> list[Block]:
-    found: dict[int, dict[str, list[float]]] = {}
-    for sample in samples:
-        if sample["kind"] == kind:
-            sides = found.setdefault(sample["block"], {BEFORE: [], AFTER: []})
-            sides[sample["side"]].append(sample["cases"][case]["median"])
-    return [Block((b[0], b[1]), (a[0], a[1])) for b, a in ((s[BEFORE], s[AFTER]) for s in found.values())]
+    own = [sample for sample in samples if sample["kind"] == kind]
+    return measurement.blocks_of((s["block"], s["side"], s["cases"][case]["median"]) for s in own)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from apply_opt.io import arms, extras, files, git, interrupt, machine, prepared,
 from apply_opt.io.checkout import MAX_SOURCE, SKIPPED
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import changed, patch
-from apply_opt.model.changed import Share
+from apply_opt.model.changed import Share, Statement
 from apply_opt.model.digest import sha256
 from apply_opt.model.plan import ALREADY, PLANNED
 
@@ -35,10 +35,19 @@ class Void(ApplyOptError):
     kind = "void"
 
 
+class Body(NamedTuple):
+    """The statements of a function that has to run, and the optimization that says so."""
+
+    optimization: str
+    function: str
+    statements: Sequence[Statement]
+
+
 class Subject(NamedTuple):
     """What is compared: the plan, the optimizations that differ, the arms, the files' contents in each, the workload.
 
-    ``shares`` are the statements of each optimization, of which some have to run.
+    ``shares`` are the statements of each optimization, of which some have to run; ``bodies`` those of the functions that an
+    optimization names, each of which has to run. Both are by file.
     """
 
     plan: Plan
@@ -49,6 +58,7 @@ class Subject(NamedTuple):
     setting: Setting
     workload: Workload
     shares: Mapping[str, Sequence[Share]]
+    bodies: Mapping[str, Sequence[Body]]
 
 
 class Workload(NamedTuple):
@@ -100,7 +110,7 @@ def subject_between(
         said = prepared.prepare(setting, one)
         amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
         workload = Workload(said["cases"], said["wrong"], amounts, said["requests"], said["has_referee"])
-        yield Subject(plan, names, one, other, texts, setting, workload, shares)
+        yield Subject(plan, names, one, other, texts, setting, workload, shares, _bodies(plan, names, texts))
 
 
 def _shares(texts: Mapping[str, Texts], steps: Steps) -> dict[str, list[Share]]:
@@ -109,6 +119,16 @@ def _shares(texts: Mapping[str, Texts], steps: Steps) -> dict[str, list[Share]]:
     for name, path, pair in steps:
         shares[path].append(changed.share(name, *pair, *texts[path]))
     return shares
+
+
+def _bodies(plan: Plan, names: Sequence[str], texts: Mapping[str, Texts]) -> dict[str, list[Body]]:
+    """The functions that have to run, in the files with the optimizations."""
+    bodies: dict[str, list[Body]] = {path: [] for path in texts}
+    for outcome in plan.outcomes:
+        if outcome.name in names and outcome.file in texts:
+            found = changed.bodies(texts[outcome.file][1], outcome.optimization.runs)
+            bodies[outcome.file] += [Body(outcome.name, name, statements) for name, statements in found.items()]
+    return bodies
 
 
 def _check_telling(shares: Mapping[str, Sequence[Share]]) -> None:
@@ -221,19 +241,16 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
                 message = f"none of the lines that {share.name} changes ran ({path}, {SIDES[side]}: {shown})"
                 raise Void(f"{message}: the workload does not exercise it", f"apply-opt diff {share.name}")
         if as_it_is and side:
-            _check_runs(subject, path, texts[side], lines)
+            _check_runs(path, subject.bodies[path], lines)
     return ran
 
 
-def _check_runs(subject: Subject, path: str, data: bytes, lines: Mapping[int, int]) -> None:
-    """Raise where a function that one of the optimizations names has not run: then all went the original's way."""
-    for outcome in subject.plan.outcomes:
-        if outcome.name not in subject.names or outcome.file != path:
-            continue
-        for name, body in changed.bodies(data, outcome.optimization.runs).items():
-            if not any(statement.count(lines) for statement in body):
-                message = f"{name} of {outcome.name} did not run ({path}): the program went another way"
-                raise Void(message, f"apply-opt show {outcome.name} (when it does nothing); --option KEY=VALUE")
+def _check_runs(path: str, bodies: Sequence[Body], lines: Mapping[int, int]) -> None:
+    """Raise where one of the functions has not run: then all went the original's way."""
+    for name, function, statements in bodies:
+        if not any(statement.count(lines) for statement in statements):
+            message = f"{function} of {name} did not run ({path}): the program went another way"
+            raise Void(message, f"apply-opt show {name} (when it does nothing); --option KEY=VALUE")
 
 
 def failure(error: WorkerFailed | Void, code: int) -> Result:

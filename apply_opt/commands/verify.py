@@ -30,7 +30,6 @@ verdicts:
 PARITY, LOSSY, FAILED, UNVERIFIABLE = "parity", "lossy", "parity failed", "unverifiable"
 SEEDS = (0, 1, 2)
 RANK = ("instrument", "exact", "inference_only", "tolerance", "lossy")
-SHOWN = 20
 
 
 class Verdict(NamedTuple):
@@ -182,11 +181,11 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
         text += f"{len(differences)} differ; changed lines ran {record['changed_lines_ran']} times; "
         lines.append(("", text + f"wrong variants caught: {len(record['wrong_variants_caught'])}"))
     if agreement and agreement["total"]:
-        share = agreement["same"] / agreement["total"]
+        share = parity.Agreement(**agreement).share
         lines.append(("", f"discrete outputs the same: {agreement['same']} of {agreement['total']} ({share:.2%})"))
     if agreement and agreement["error"]:
         lines.append(("", f"largest error of a tensor, relative to its largest value: {agreement['error']:.3g}"))
-    lines += [("dim", f"  {d['name']}: {d['how']}") for d in differences[:SHOWN]]
-    if len(differences) > SHOWN:
-        lines.append(("dim", f"  and {len(differences) - SHOWN} more"))
+    lines += [("dim", f"  {d['name']}: {d['how']}") for d in differences[: parity.SHOWN]]
+    if len(differences) > parity.SHOWN:
+        lines.append(("dim", f"  and {len(differences) - parity.SHOWN} more"))
     return lines

@@ -65,7 +65,7 @@ def changed_lines(old: bytes, new: bytes) -> tuple[list[int], list[int]]:
 def bodies(data: bytes, names: Collection[str]) -> dict[str, list[Statement]]:
     """The statements in the functions of these names (``Class.method``, ``function``); none for one that is not there."""
     found: dict[str, list[Statement]] = {}
-    for name, node in _functions(ast.parse(data), ""):
+    for name, node in _functions(ast.parse(data), "") if names else ():
         if name in names:
             lines = range(node.body[0].lineno, (node.end_lineno or node.lineno) + 1)
             found[name] = statements(data, lines)

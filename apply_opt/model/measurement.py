@@ -12,11 +12,13 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 BEFORE, AFTER = "before", "after"
 FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE = "faster", "slower", "no difference", "inconclusive"
+COMPARED, SAME = "before/after", "before/before"
+"""The kinds of blocks: both sides, and the same code against itself."""
 LEVEL = 0.95
 EQUAL = 0.01
 """A change that cannot be told from none, and of which the whole interval is within this share, counts as none."""
@@ -25,12 +27,20 @@ EQUAL = 0.01
 class Block(NamedTuple):
     """The samples of one block in seconds, in the order that they were taken in for each side."""
 
-    before: tuple[float, float]
-    after: tuple[float, float]
+    before: Sequence[float]
+    after: Sequence[float]
 
     def log_ratio(self) -> float:
         """The logarithm of how many times as fast ``after`` is."""
         return statistics.fmean(map(math.log, self.before)) - statistics.fmean(map(math.log, self.after))
+
+
+def blocks_of(samples: Iterable[tuple[int, str, float]]) -> list[Block]:
+    """The blocks of samples, (number of the block, side, seconds), that have both sides, in order."""
+    found: dict[int, dict[str, list[float]]] = {}
+    for number, side, seconds in samples:
+        found.setdefault(number, {BEFORE: [], AFTER: []})[side].append(seconds)
+    return [Block(sides[BEFORE], sides[AFTER]) for sides in found.values() if sides[BEFORE] and sides[AFTER]]
 
 
 class Interval(NamedTuple):

@@ -29,6 +29,10 @@ class Difference(NamedTuple):
     how: str
 
 
+SHOWN = 20
+"""Differences are listed up to so many."""
+
+
 class Agreement(NamedTuple):
     """Of all discrete outputs (tokens), the share that is the same; of all tensors, the largest error."""
 

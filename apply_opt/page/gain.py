@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.model.measurement import AFTER, BEFORE, FASTER, INCONCLUSIVE, NO_DIFFERENCE, SLOWER
+from apply_opt.model.measurement import AFTER, BEFORE, COMPARED, FASTER, INCONCLUSIVE, NO_DIFFERENCE, SLOWER
 from apply_opt.page import numbers, plot
 from apply_opt.page.plot import MOST_DOTS, Ratios, Raw
-from apply_opt.page.record import COMPARED, Bench, Verdict
+from apply_opt.page.record import Bench, Verdict
 from apply_opt.page.words import Say, word
 
 TONES = {FASTER: "good", SLOWER: "bad"}

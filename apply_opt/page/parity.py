@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
+from apply_opt.model.parity import SHOWN
 from apply_opt.page import numbers
 from apply_opt.page.record import Agreement, Difference, Verify
 from apply_opt.page.words import Say, word
@@ -14,7 +15,6 @@ HEADLINES = {
     "lossy": ("unsure", "lossy results"),
     "parity failed": ("bad", "failed results"),
 }
-SHOWN = 20
 
 
 class Parity(NamedTuple):

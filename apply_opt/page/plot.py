@@ -7,14 +7,14 @@ samples are drawn in a square of ``SQUARE`` units that is stretched, thousands o
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from apply_opt.model.measurement import AFTER, BEFORE
+from apply_opt.model import measurement
+from apply_opt.model.measurement import AFTER, BEFORE, COMPARED
 from apply_opt.page import axis
 from apply_opt.page.axis import Axis
-from apply_opt.page.record import COMPARED, Bench, Sample, Timings
+from apply_opt.page.record import Bench, Sample, Timings
 
 SQUARE = 1000
 MOST_DOTS = 60
@@ -97,13 +97,9 @@ def _sorted(one: float, other: float) -> tuple[float, float]:
 
 def block_ratios(record: Bench, case: str) -> list[float]:
     """How many times as fast ``after`` was in each block that has both sides."""
-    found: dict[int, dict[str, list[float]]] = {}
-    for sample in record.samples:
-        if sample.kind == COMPARED:
-            sides = found.setdefault(sample.block, {BEFORE: [], AFTER: []})
-            sides[sample.side].append(math.log(sample.cases[case].median))
-    pairs = [(sides[BEFORE], sides[AFTER]) for sides in found.values() if sides[BEFORE] and sides[AFTER]]
-    return [math.exp(statistics.fmean(before) - statistics.fmean(after)) for before, after in pairs]
+    own = [sample for sample in record.samples if sample.kind == COMPARED]
+    blocks = measurement.blocks_of((s.block, s.side, s.cases[case].median) for s in own)
+    return [math.exp(block.log_ratio()) for block in blocks]
 
 
 def raw(record: Bench, case: str, spelled: Format) -> Raw:

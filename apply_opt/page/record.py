@@ -15,10 +15,8 @@ import msgspec
 from msgspec import Meta
 
 from apply_opt.errors import ApplyOptError
-from apply_opt.model.measurement import AFTER, BEFORE, LEVEL
+from apply_opt.model.measurement import AFTER, BEFORE, COMPARED, LEVEL
 
-COMPARED = "before/after"
-"""The kind of the samples that are compared; those of the other kind are the same code against itself."""
 Text = str
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=1e-12, le=1e12)]

@@ -209,13 +209,15 @@ def _mode_of() -> Any:
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             counting, kwargs = self.counting, kwargs or {}
+            if not counting.is_open:
+                return func(*args, **kwargs)
             is_there = counting.is_on_device([args, kwargs])
             if not _is_free(func):
                 name = func.overloadpacket.__name__
                 waits = is_there and (name in OPERATORS or _is_copy_to_host(name, args, kwargs))
                 counting.launched(name, waits)
             result = func(*args, **kwargs)
-            if is_there and counting.is_open:
+            if is_there:
                 counting.put_on_device(result)
             return result
 

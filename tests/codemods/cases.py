@@ -107,3 +107,22 @@ def above(text: str, anchor: str, helper: str) -> str:
 def constant(name: str, attribute: str) -> Any:
     """A constant of a codemod's module."""
     return getattr(codemod(name), attribute)
+
+
+def onnx_module(init: str, parameters: str = "self, path", more: str = "", top: str = "") -> str:
+    """A small tokenizer with these lines in ``__init__``, where the ONNX session is built."""
+    return "\n".join(
+        [
+            f"import onnxruntime\nimport whisper\n{block(top)}\n\nclass StepAudioTokenizer:",
+            f"    def __init__({parameters}):",
+            block(init, 8),
+            "",
+            "    def get_vq02_code(self, audio):",
+            "        return self.funasr_model.infer_encoder(input=[audio], is_final=True)",
+            "",
+            "    def get_vq06_code(self, audio):",
+            "        return self.ort_session.run(None, {'x': whisper.log_mel_spectrogram(audio)})",
+            *(["", block(more, 4)] if more else []),
+            "",
+        ]
+    )

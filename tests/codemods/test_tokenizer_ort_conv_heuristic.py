@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import block, constant, lands, line_of, plan, reference, refuses, replaced, skips
+from cases import constant, lands, line_of, onnx_module, plan, reference, refuses, replaced, skips
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, PLANNED
@@ -16,25 +16,6 @@ BUILD = """
 options = onnxruntime.SessionOptions()
 self.ort_session = onnxruntime.InferenceSession(path + "/speech_tokenizer_v1.onnx", options, providers=providers)
 """
-
-
-def module(init: str, parameters: str = "self, path", more: str = "", top: str = "") -> str:
-    """A small tokenizer around the lines that a case is about."""
-    return "\n".join(
-        [
-            f"import onnxruntime\nimport whisper\n{block(top)}\n\nclass StepAudioTokenizer:",
-            f"    def __init__({parameters}):",
-            block(init, 8),
-            "",
-            "    def get_vq02_code(self, audio):",
-            "        return self.funasr_model.infer_encoder(input=[audio], is_final=True)",
-            "",
-            "    def get_vq06_code(self, audio):",
-            "        return self.ort_session.run(None, {'x': whisper.log_mel_spectrogram(audio)})",
-            *(["", block(more, 4)] if more else []),
-            "",
-        ]
-    )
 
 
 def with_list(code: str) -> str:
@@ -72,7 +53,7 @@ class TestLands:
     @pytest.mark.parametrize("code", LISTS)
     def test_in_a_list(self, code: str) -> None:
         after = with_list(LISTS[code])
-        lands(NAME, module(with_list(code)), module(f"{COMMENT}\n{after}"))
+        lands(NAME, onnx_module(with_list(code)), onnx_module(f"{COMMENT}\n{after}"))
 
     @pytest.mark.parametrize(
         ("before", "after"),
@@ -95,31 +76,31 @@ class TestLands:
     )
     def test_in_a_variable(self, before: str, after: str) -> None:
         build = BUILD.strip().replace("=providers", "=p")
-        lands(NAME, module(f"{before}\n{build}"), module(f"{after}\n{build}"))
+        lands(NAME, onnx_module(f"{before}\n{build}"), onnx_module(f"{after}\n{build}"))
 
     def test_in_the_call(self) -> None:
         build = BUILD.strip().replace("providers=providers", 'providers=["CUDAExecutionProvider"]')
         after = build.replace('"CUDAExecutionProvider"', CUDA).replace("\nself", f"\n{COMMENT}\nself")
-        lands(NAME, module(build), module(after))
+        lands(NAME, onnx_module(build), onnx_module(after))
 
     def test_in_a_default(self) -> None:
-        before = module(BUILD, 'self, path, providers=("CUDAExecutionProvider",)')
+        before = onnx_module(BUILD, 'self, path, providers=("CUDAExecutionProvider",)')
         lands(NAME, before, replaced(before, ('"CUDAExecutionProvider"', CUDA)))
 
     def test_in_a_constant_of_the_module(self) -> None:
-        before = module(BUILD.replace("=providers", "=PROVIDERS"), top='PROVIDERS = ["CUDAExecutionProvider"]')
+        before = onnx_module(BUILD.replace("=providers", "=PROVIDERS"), top='PROVIDERS = ["CUDAExecutionProvider"]')
         after = replaced(before, ('PROVIDERS = ["CUDAExecutionProvider"]', f"{COMMENT}\nPROVIDERS = [{CUDA}]"))
         lands(NAME, before, after)
 
     def test_two_sessions_of_the_tokenizer(self) -> None:
         again = BUILD.strip().splitlines()[1].replace("=providers", '=["CUDAExecutionProvider"]')
-        before = module(with_list('["CUDAExecutionProvider"]') + f"\nif path:\n    {again}")
+        before = onnx_module(with_list('["CUDAExecutionProvider"]') + f"\nif path:\n    {again}")
         outcome = plan(NAME, before)
         assert outcome.after.decode().count(OPTION) == 2
         assert plan(NAME, outcome.after).kind == ALREADY
 
     def test_tabs_and_crlf(self) -> None:
-        text = module(with_list('["CUDAExecutionProvider"]')).replace("    ", "\t").replace("\n", "\r\n")
+        text = onnx_module(with_list('["CUDAExecutionProvider"]')).replace("    ", "\t").replace("\n", "\r\n")
         after = plan(NAME, text.encode()).after.decode()
         assert f"\t\t{COMMENT}\r\n\t\tproviders = [{CUDA}]\r\n" in after
         assert after.replace("\r\n", "").count("\n") == 0
@@ -127,12 +108,12 @@ class TestLands:
 
 class TestLeavesAlone:
     def test_our_own_work(self) -> None:
-        after = plan(NAME, module(with_list('["CUDAExecutionProvider"]'))).after.decode()
+        after = plan(NAME, onnx_module(with_list('["CUDAExecutionProvider"]'))).after.decode()
         skips(NAME, after, ALREADY, line_of(after, OPTION))
 
     @pytest.mark.parametrize("value", ["EXHAUSTIVE", "DEFAULT"])
     def test_another_value_on_purpose(self, value: str) -> None:
-        text = module(with_list(f'[("CUDAExecutionProvider", {{"cudnn_conv_algo_search": "{value}"}})]'))
+        text = onnx_module(with_list(f'[("CUDAExecutionProvider", {{"cudnn_conv_algo_search": "{value}"}})]'))
         refuses(NAME, text, Conflict, line_of(text, value), f"sets cudnn_conv_algo_search on purpose: '{value}'")
 
     @pytest.mark.parametrize(
@@ -144,21 +125,21 @@ class TestLeavesAlone:
         ],
     )
     def test_the_option_in_another_place(self, line: str) -> None:
-        text = module(f"{line}\n" + with_list('["CUDAExecutionProvider"]'))
+        text = onnx_module(f"{line}\n" + with_list('["CUDAExecutionProvider"]'))
         refuses(NAME, text, Conflict, line_of(text, "algo_search"), "has to do with cudnn_conv_algo_search too")
 
     @pytest.mark.parametrize("options", ["make()", "{**more}", "self.cuda_options"])
     def test_options_that_are_made_elsewhere(self, options: str) -> None:
-        text = module(with_list(f'[("CUDAExecutionProvider", {options})]'))
+        text = onnx_module(with_list(f'[("CUDAExecutionProvider", {options})]'))
         refuses(NAME, text, Ambiguous, "the CUDA provider's options are not written out")
 
     def test_options_that_others_have_too(self) -> None:
-        text = module("o = {}\nprint(o)\n" + with_list('[("CUDAExecutionProvider", o)]'))
+        text = onnx_module("o = {}\nprint(o)\n" + with_list('[("CUDAExecutionProvider", o)]'))
         refuses(NAME, text, Ambiguous, "the CUDA provider's options are not written out: o")
 
     def test_options_in_a_list_of_their_own(self) -> None:
         build = BUILD.replace("=providers)", "=providers, provider_options=[{}])")
-        text = module('providers = ["CUDAExecutionProvider"]\n' + build.strip())
+        text = onnx_module('providers = ["CUDAExecutionProvider"]\n' + build.strip())
         refuses(NAME, text, Conflict, "the provider's options are handed over separately")
 
     @pytest.mark.parametrize(
@@ -173,7 +154,7 @@ class TestLeavesAlone:
         ],
     )
     def test_a_list_that_is_used_for_more(self, use: str) -> None:
-        text = module(with_list('["CUDAExecutionProvider"]') + f"\n{use}")
+        text = onnx_module(with_list('["CUDAExecutionProvider"]') + f"\n{use}")
         refuses(NAME, text, Ambiguous, "the session's providers are used here too")
 
     @pytest.mark.parametrize(
@@ -187,26 +168,26 @@ class TestLeavesAlone:
         ],
     )
     def test_a_list_that_is_only_looked_at(self, use: str) -> None:
-        assert plan(NAME, module(with_list('["CUDAExecutionProvider"]') + f"\n{use}")).kind == PLANNED
+        assert plan(NAME, onnx_module(with_list('["CUDAExecutionProvider"]') + f"\n{use}")).kind == PLANNED
 
     def test_a_variable_of_that_name_elsewhere(self) -> None:
         more = "def other(self, providers):\n    return [p for p in providers if p]"
-        assert plan(NAME, module(with_list('["CUDAExecutionProvider"]'), more=more)).kind == PLANNED
+        assert plan(NAME, onnx_module(with_list('["CUDAExecutionProvider"]'), more=more)).kind == PLANNED
 
     @pytest.mark.parametrize(
         "code", ['["CPUExecutionProvider"]', "path", "onnxruntime.get_available_providers()", "[name]"]
     )
     def test_no_cuda_provider_is_named(self, code: str) -> None:
-        refuses(NAME, module(with_list(code)), NoSite, "no CUDA provider is named")
+        refuses(NAME, onnx_module(with_list(code)), NoSite, "no CUDA provider is named")
 
     def test_a_session_without_providers(self) -> None:
-        text = module(BUILD.replace(", providers=providers", ""))
+        text = onnx_module(BUILD.replace(", providers=providers", ""))
         refuses(NAME, text, NoSite, "the speech tokenizer's session is not given any providers")
-        text = module(BUILD.replace("options, providers=providers", "**options"))
+        text = onnx_module(BUILD.replace("options, providers=providers", "**options"))
         refuses(NAME, text, NoSite, "is handed over in a container (* or **)")
 
     def test_another_model_s_session(self) -> None:
-        text = module(
+        text = onnx_module(
             with_list('["CUDAExecutionProvider"]').replace("speech_tokenizer_v1", "campplus").replace("ort_", "spk_")
         )
         refuses(NAME, text, NoSite, "no onnxruntime.InferenceSession for the speech tokenizer")
@@ -216,8 +197,10 @@ class TestLeavesAlone:
         init = (
             'self.ort_session = self.build(path + "/speech_tokenizer_v1.onnx")\nself.spk = self.build("campplus.onnx")'
         )
-        refuses(NAME, module(init, more=more), Ambiguous, "build() builds other sessions too")
+        refuses(NAME, onnx_module(init, more=more), Ambiguous, "build() builds other sessions too")
 
     def test_half_of_it(self) -> None:
         code = f'[{CUDA}] if path else ["CUDAExecutionProvider"]'
-        refuses(NAME, module(with_list(code)), PartlyApplied, "cudnn_conv_algo_search is set on line 7, not on line 7")
+        refuses(
+            NAME, onnx_module(with_list(code)), PartlyApplied, "cudnn_conv_algo_search is set on line 7, not on line 7"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, line_of, plan, reference, refuses, replaced, skips
+from cases import above, block, constant, lands, line_of, onnx_module, plan, reference, refuses, replaced, skips
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
@@ -18,25 +18,6 @@ def helper(warn: str = "logging.getLogger(__name__).warning") -> str:
     imports = "    import logging\n\n" if warn.startswith("logging.") else ""
     text = str(constant(NAME, "HELPER_TEXT")).replace("{imports}", imports + "    import onnxruntime")
     return text.replace("{warn}", warn).replace("{message}", str(constant(NAME, "MESSAGE")))
-
-
-def module(init: str, parameters: str = "self, path", more: str = "", top: str = "") -> str:
-    """A small tokenizer around the lines that a case is about."""
-    return "\n".join(
-        [
-            f"import onnxruntime\nimport whisper\n{block(top)}\n\nclass StepAudioTokenizer:",
-            f"    def __init__({parameters}):",
-            block(init, 8),
-            "",
-            "    def get_vq02_code(self, audio):",
-            "        return self.funasr_model.infer_encoder(input=[audio], is_final=True)",
-            "",
-            "    def get_vq06_code(self, audio):",
-            "        return self.ort_session.run(None, {'x': whisper.log_mel_spectrogram(audio)})",
-            *(["", block(more, 4)] if more else []),
-            "",
-        ]
-    )
 
 
 def build(code: str) -> str:
@@ -91,22 +72,22 @@ LISTS = {
 class TestLands:
     @pytest.mark.parametrize("code", LISTS)
     def test_in_a_list(self, code: str) -> None:
-        lands(NAME, module(build(code)), changed(module(built(LISTS[code]))))
+        lands(NAME, onnx_module(build(code)), changed(onnx_module(built(LISTS[code]))))
 
     def test_a_list_that_is_added_to(self) -> None:
         code = '[]\nif path:\n    providers.append("CUDAExecutionProvider")\nproviders.append("CPUExecutionProvider")'
-        lands(NAME, module(build(code)), changed(module(built(code))))
+        lands(NAME, onnx_module(build(code)), changed(onnx_module(built(code))))
 
     def test_in_the_call(self) -> None:
         cuda = '["CUDAExecutionProvider"]'
         before = f"options = None\n{SESSION.format(f'providers={cuda}')}"
         after = f"options = None\n{SESSION.format(f'providers=[{BOTH}]')}\n{CHECK.format(cuda)}"
-        lands(NAME, module(before), changed(module(after)))
+        lands(NAME, onnx_module(before), changed(onnx_module(after)))
 
     def test_in_an_attribute(self) -> None:
         before = f'self.p = ["CUDAExecutionProvider"]\noptions = None\n{SESSION.format("providers=self.p")}'
         after = f"self.p = [{BOTH}]\noptions = None\n{SESSION.format('providers=self.p')}\n{CHECK.format('self.p')}"
-        lands(NAME, module(before), changed(module(after)))
+        lands(NAME, onnx_module(before), changed(onnx_module(after)))
 
     @pytest.mark.parametrize(
         ("top", "warn"),
@@ -120,17 +101,19 @@ class TestLands:
         ],
     )
     def test_says_it_as_the_file_does(self, top: str, warn: str) -> None:
-        before, after = (module(text, top=top) for text in (build('["CUDAExecutionProvider"]'), built(f"[{BOTH}]")))
+        before, after = (
+            onnx_module(text, top=top) for text in (build('["CUDAExecutionProvider"]'), built(f"[{BOTH}]"))
+        )
         lands(NAME, before, changed(after, warn))
 
     def test_a_logger_that_is_made_further_down(self) -> None:
-        text = module(build('["CUDAExecutionProvider"]')) + "\n\nlogger = logging.getLogger()\n"
+        text = onnx_module(build('["CUDAExecutionProvider"]')) + "\n\nlogger = logging.getLogger()\n"
         assert "logger.warning" not in plan(NAME, text).after.decode()
 
     def test_a_session_that_is_built_above_the_class(self) -> None:
         before = (
             'import onnxruntime\n\nsession = onnxruntime.InferenceSession("speech_tokenizer_v1.onnx", providers='
-            '["CUDAExecutionProvider"])\n\n\n' + module("self.ort_session = session")
+            '["CUDAExecutionProvider"])\n\n\n' + onnx_module("self.ort_session = session")
         )
         outcome = plan(NAME, before)
         assert outcome.kind == PLANNED, outcome.message
@@ -142,7 +125,7 @@ class TestLands:
         )
 
     def test_tabs_and_crlf(self) -> None:
-        text = module(build('["CUDAExecutionProvider"]')).replace("    ", "\t").replace("\n", "\r\n")
+        text = onnx_module(build('["CUDAExecutionProvider"]')).replace("    ", "\t").replace("\n", "\r\n")
         after = plan(NAME, text.encode()).after.decode()
         assert f"providers = [{BOTH}]\r\n" in after
         assert "\r\n\t\t_warn_without_cuda(self.ort_session, providers)\r\n" in after
@@ -151,20 +134,20 @@ class TestLands:
 
 class TestLeavesAlone:
     def test_our_own_work(self) -> None:
-        after = plan(NAME, module(build('["CUDAExecutionProvider"]'))).after.decode()
+        after = plan(NAME, onnx_module(build('["CUDAExecutionProvider"]'))).after.decode()
         skips(NAME, after, ALREADY, line_of(after, "_warn_without_cuda(self"))
 
     def test_the_author_s_check(self) -> None:
-        text = module(build('["CUDAExecutionProvider"]') + "\nprint(self.ort_session.get_providers())")
+        text = onnx_module(build('["CUDAExecutionProvider"]') + "\nprint(self.ort_session.get_providers())")
         skips(NAME, text, NOT_NEEDED, line_of(text, "get_providers"))
 
     @pytest.mark.parametrize("code", ['["CPUExecutionProvider"]', "path", "[name]"])
     def test_no_cuda_provider_is_named(self, code: str) -> None:
-        refuses(NAME, module(build(code)), NoSite, "no CUDA provider is named")
+        refuses(NAME, onnx_module(build(code)), NoSite, "no CUDA provider is named")
 
     def test_no_fallback_is_wanted(self) -> None:
         line = 'options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")\n'
-        text = module(build('["CUDAExecutionProvider"]').replace("providers =", line + "providers ="))
+        text = onnx_module(build('["CUDAExecutionProvider"]').replace("providers =", line + "providers ="))
         refuses(NAME, text, Conflict, line_of(text, "disable_cpu"), "wants no fallback to the CPU")
 
     @pytest.mark.parametrize(
@@ -177,35 +160,35 @@ class TestLeavesAlone:
         ],
     )
     def test_a_session_that_is_not_simply_kept(self, session: str) -> None:
-        text = module(f'p = ["CUDAExecutionProvider"]\n{session}')
+        text = onnx_module(f'p = ["CUDAExecutionProvider"]\n{session}')
         refuses(NAME, text, NoSite, "the session is not simply kept in a variable")
 
     def test_a_function_that_returns_it(self) -> None:
         more = "def build(self, p):\n    return onnxruntime.InferenceSession('speech_tokenizer_v1.onnx', providers=p)"
-        text = module('self.ort_session = self.build(["CUDAExecutionProvider"])', more=more)
+        text = onnx_module('self.ort_session = self.build(["CUDAExecutionProvider"])', more=more)
         refuses(NAME, text, NoSite, "the session is not simply kept in a variable")
 
     def test_providers_that_are_computed_in_the_call(self) -> None:
         code = 'list(["CUDAExecutionProvider"])'
-        text = module(f"options = None\n{SESSION.format('providers=' + code)}")
+        text = onnx_module(f"options = None\n{SESSION.format('providers=' + code)}")
         refuses(NAME, text, NoSite, "the session's providers are computed in the call: list(")
 
     def test_two_sessions(self) -> None:
         again = SESSION.format("providers")
         first = block(build('["CUDAExecutionProvider"]'), 4)
-        text = module(f"try:\n{first}\nexcept Exception:\n    {again}")
+        text = onnx_module(f"try:\n{first}\nexcept Exception:\n    {again}")
         refuses(NAME, text, Ambiguous, "the speech tokenizer's session is built in several places")
 
     def test_a_list_that_is_used_for_more(self) -> None:
-        text = module(build('["CUDAExecutionProvider"]') + "\nself.vocoder = load(providers)")
+        text = onnx_module(build('["CUDAExecutionProvider"]') + "\nself.vocoder = load(providers)")
         refuses(NAME, text, Ambiguous, line_of(text, "vocoder"), "the session's providers are used here too")
 
     def test_no_session(self) -> None:
-        refuses(NAME, module("pass"), NoSite, "no onnxruntime.InferenceSession for the speech tokenizer")
+        refuses(NAME, onnx_module("pass"), NoSite, "no onnxruntime.InferenceSession for the speech tokenizer")
 
 
 class TestHalfDone:
-    BEFORE = module(build('["CUDAExecutionProvider"]'))
+    BEFORE = onnx_module(build('["CUDAExecutionProvider"]'))
     AFTER = plan(NAME, BEFORE).after.decode()
 
     def test_only_the_function(self) -> None:

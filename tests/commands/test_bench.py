@@ -16,15 +16,11 @@ from toy import NAME, OLD, SOURCE, Toy
 
 from apply_opt.commands import bench, proof_options
 from apply_opt.commands.proof_options import DEFAULT, RIGOROUS, Effort
+from apply_opt.model import measurement
 
 Run = Callable[..., Ran]
+pytestmark = pytest.mark.usefixtures("quicker")
 SLEEPY = SOURCE.replace(OLD, "        __import__('time').sleep(0.004)\n" + OLD)
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--quick`` is quicker still."""
-    monkeypatch.setattr(proof_options, "QUICK", Effort(2, 2, 3, 0.0, 1.0))
 
 
 def measured(run: Run, toy: Toy, *words: object) -> dict[str, Any]:
@@ -56,7 +52,7 @@ def _has_all_samples(record: dict[str, Any]) -> None:
     samples = record["samples"]
     assert len(samples) == 16
     kinds = {(sample["kind"], sample["side"]) for sample in samples}
-    assert kinds == set(itertools.product((bench.COMPARED, bench.SAME), ("before", "after")))
+    assert kinds == set(itertools.product((measurement.COMPARED, measurement.SAME), ("before", "after")))
     for block in range(4):
         sides = [sample["side"] for sample in samples if sample["block"] == block]
         assert sides in (["before", "after", "after", "before"], ["after", "before", "before", "after"])

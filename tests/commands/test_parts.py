@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Ran, commit_all, contents, git, patched, snapshot
-from two_files import BOTH, FLUSH, MAIN, PLAIN, READ, SORT, WRITE, WRITER, changed, tree, write
+from support import Ran, commit_all, contents, git, patched, snapshot, write
+from two_files import BOTH, FLUSH, MAIN, PLAIN, READ, SORT, WRITE, WRITER, changed, tree
 
 from apply_opt.io import catalog, files, targets
 from apply_opt.io.parts import Parts

@@ -11,20 +11,13 @@ import pytest
 from support import Ran, snapshot
 from toy import FILE, NAME, NEW, OLD, SOURCE, Toy
 
-from apply_opt.commands import proof_options
 from apply_opt.io import records
-from apply_opt.model.effort import Effort
 
 Run = Callable[..., Ran]
+pytestmark = pytest.mark.usefixtures("quicker")
 OTHER = "toy_other"
 OTHER_OLD, OTHER_NEW = "    return LIMIT\n", "    return LIMIT + 0\n"
 SLOW = "        time.sleep(0.004); scale = self.scale\n"
-
-
-@pytest.fixture(autouse=True)
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``--quick`` is quicker still."""
-    monkeypatch.setattr(proof_options, "QUICK", Effort(2, 2, 3, 0.0, 1.0))
 
 
 @pytest.fixture

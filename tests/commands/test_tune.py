@@ -10,9 +10,6 @@ import pytest
 from support import Ran, snapshot
 from toy import FILE, NAME, OLD, SOURCE, Toy
 
-from apply_opt.commands import proof_options
-from apply_opt.model.effort import Effort
-
 Run = Callable[..., Ran]
 MANIFEST = """
 [parameters.delay]
@@ -50,9 +47,8 @@ def edit(source, parameters, sites):
 
 
 @pytest.fixture
-def tuned(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Toy:
+def tuned(toy: Toy, quicker: None) -> Toy:
     """An optimization that waits as long as it is told to, and a ``--quick`` that is quicker still."""
-    monkeypatch.setattr(proof_options, "QUICK", Effort(2, 2, 3, 0.0, 1.0))
     manifest = toy.pack / "patches" / NAME / "optimization.toml"
     manifest.write_text(manifest.read_text() + MANIFEST)
     (toy.pack / "codemods" / f"{NAME}.py").write_text(CODEMOD)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import QUICK, ROOT, Ran
+from support import QUICK, ROOT, Ran, write
 
 from apply_opt.errors import ApplyOptError, UsageError
 from apply_opt.io import catalog, targets
@@ -52,14 +52,6 @@ def edit(source, parameters, sites):
 '''
 SHARED = "OLD = \"return b''.join(iter(file.readline, b''))\"\nNEW = \"return file.read()\"\n"
 READER = b"def read_all(file):\n    return b''.join(iter(file.readline, b''))\n"
-
-
-def write(folder: Path, files: dict[str, str | bytes]) -> Path:
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return folder
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import faults
 import pytest
-from support import ROOT, Ran, call, contents
-from two_files import BOTH, FLUSH, MAIN, PLAIN, READ, WRITE, WRITER, changed, tree, write
+from support import ROOT, Ran, call, contents, write
+from two_files import BOTH, FLUSH, MAIN, PLAIN, READ, WRITE, WRITER, changed, tree
 
 Run = Callable[..., Ran]
 FAST = {MAIN: changed(MAIN, READ), WRITER: changed(WRITER, WRITE)}
