@@ -7,6 +7,7 @@ methods may get in each other's way, :func:`in_the_way` says how.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
@@ -47,15 +48,21 @@ def in_the_way(source: Source, cls: ast.ClassDef, one: Function, other: Function
 
 def reaches(source: Source, cls: ast.ClassDef, method: Function) -> list[Function]:
     """``method`` and the functions of this file that it runs: those it calls, and properties of the object."""
-    own = {m.name: m for c in reversed(family(source, cls)) for m in methods(c)}
     found = [method]
     for function in found:
-        nodes = list(ast.walk(function))
-        inner = [called(source, node) for node in nodes if isinstance(node, ast.Call)]
-        attributes = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr in own]
-        inner += [own[node.attr] for node in attributes if owners(source, node)]
-        found += [f for f in dict.fromkeys(inner) if f is not None and f not in found]
+        found += [inner for inner in _runs(source, cls, function) if inner not in found]
     return found
+
+
+@functools.lru_cache(maxsize=256)
+def _runs(source: Source, cls: ast.ClassDef, function: Function) -> tuple[Function, ...]:
+    """The functions of this file that ``function`` itself runs."""
+    own = {m.name: m for c in reversed(family(source, cls)) for m in methods(c)}
+    nodes = list(ast.walk(function))
+    found = [called(source, node) for node in nodes if isinstance(node, ast.Call)]
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr in own]
+    found += [own[node.attr] for node in attributes if owners(source, node)]
+    return tuple(f for f in dict.fromkeys(found) if f is not None)
 
 
 def _uses(source: Source, cls: ast.ClassDef, functions: Sequence[Function]) -> dict[str, list[Use]]:

@@ -7,6 +7,7 @@ Forks rename and move nearly everything. What they keep is what the class is for
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Sequence
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
@@ -37,6 +38,7 @@ def _is_asked(source: Source, node: ast.expr) -> bool:
     return isinstance(parent, QUESTIONS) or (isinstance(parent, ast.IfExp) and parent.test is node)
 
 
+@functools.lru_cache(maxsize=8)
 def tokenizer_class(source: Source) -> ast.ClassDef:
     """The class that encodes audio with FunASR, and not the wrapper around the FunASR model that some forks hold too."""
     uses = encoder_uses(source)

@@ -86,7 +86,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_catalog: None) ->
 @pytest.fixture
 def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
     """``--quick`` is quicker still."""
-    monkeypatch.setattr(proof_options, "QUICK", Effort(2, 2, 3, 0.0, 1.0))
+    monkeypatch.setattr(proof_options, "QUICK", Effort(3, 2, 3, 0.0, 1.0))
 
 
 @pytest.fixture

@@ -23,12 +23,13 @@ from apply_opt.commands.planning import (
     parse_settings,
     refuse_unless_landed,
 )
-from apply_opt.commands.proof import subject_between
+from apply_opt.commands.proof import Void, subject_between
 from apply_opt.commands.proof_options import add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.errors import Refused, UsageError
 from apply_opt.io import machine
 from apply_opt.io.catalog import Catalog
 from apply_opt.io.checkout import Checkout
+from apply_opt.io.workers import WorkerFailed
 from apply_opt.model.measurement import FASTER, LEVEL
 from apply_opt.model.plan import PLANNED
 from apply_opt.model.unit import Optimization
@@ -40,6 +41,13 @@ EPILOG = """examples:
 
 Prints the --set line of the best; the defaults stay the best unless another is shown to be faster in every case."""
 MOST = 24
+
+
+class Failed(NamedTuple):
+    """Values that the program could not be measured with, and why."""
+
+    values: Mapping[str, str]
+    error: WorkerFailed | Void
 
 
 class Candidate(NamedTuple):
@@ -89,8 +97,12 @@ def run(arguments: argparse.Namespace) -> Result:
     if not tried:
         raise UsageError(f"{name}: no values to try but the defaults", f"apply-opt tune {name} --values KEY=A,B")
     level = 1 - (1 - LEVEL) / len(tried)
-    found = [Candidate(values, _measured(plan, base, arguments, level)) for values, plan in tried]
-    return _result(optimization, found, arguments)
+    tries = [_tried(values, plan, base, arguments, level) for values, plan in tried]
+    found = [candidate for candidate in tries if isinstance(candidate, Candidate)]
+    failed = [candidate for candidate in tries if isinstance(candidate, Failed)]
+    if not found:
+        raise failed[0].error
+    return _result(optimization, found, failed, arguments)
 
 
 def _grid(optimization: Optimization, arguments: argparse.Namespace) -> list[dict[str, str]]:
@@ -134,13 +146,20 @@ def _between(base: Plan, plan: Plan) -> dict[str, Texts]:
     return {path: pair for path, pair in texts.items() if pair[0] != pair[1]}
 
 
-def _measured(plan: Plan, base: Plan, arguments: argparse.Namespace, level: float) -> dict[str, Any]:
+def _tried(
+    values: Mapping[str, str], plan: Plan, base: Plan, arguments: argparse.Namespace, level: float
+) -> Candidate | Failed:
     names = [outcome.name for outcome in plan.outcomes]
-    with subject_between(plan, names, _between(base, plan), arguments) as found:
-        return bench.measure(found, effort_of(arguments), arguments.seed, level)
+    try:
+        with subject_between(plan, names, _between(base, plan), arguments) as found:
+            return Candidate(values, bench.measure(found, effort_of(arguments), arguments.seed, level))
+    except (WorkerFailed, Void) as error:  # with these values; what the others gave is not lost
+        return Failed(values, error)
 
 
-def _result(optimization: Optimization, found: Sequence[Candidate], arguments: argparse.Namespace) -> Result:
+def _result(
+    optimization: Optimization, found: Sequence[Candidate], failed: Sequence[Failed], arguments: argparse.Namespace
+) -> Result:
     better = [candidate for candidate in found if candidate.is_better()]
     best = max(better, key=Candidate.low, default=None)
     lines = [("", f"{optimization.name}: against the defaults, each interval at {found[0].record['level']:.2%}")]
@@ -150,6 +169,7 @@ def _result(optimization: Optimization, found: Sequence[Candidate], arguments: a
             estimate, low, high = verdict["speedup"]
             text = f"{_settings(candidate.values):40} {case:10} {verdict['word']:14} "
             lines.append((style, text + f"{estimate:.3f}x  ({low:.3f} to {high:.3f})"))
+    lines += [("red", f"{_settings(values):40} {error.message}") for values, error in failed]
     if best is None:
         lines.append(("bold", "none is shown to be faster than the defaults in every case: leave them"))
     given = {key: value for key, value in parse_settings(arguments.set).items() if not best or key not in best.values}
@@ -162,6 +182,7 @@ def _result(optimization: Optimization, found: Sequence[Candidate], arguments: a
         "best": dict(best.values) if best else {},
         "command": command,
         "candidates": [{"values": dict(c.values), "bench": c.record} for c in found],
+        "failed": [{"values": dict(values), "error": error.message} for values, error in failed],
     }
     return Result(lines, document)
 

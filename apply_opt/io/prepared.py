@@ -1,13 +1,16 @@
 """What workloads build once (models, data) and find again: a cache, which may be removed at any time.
 
 A folder is built under another name and renamed when it is whole, behind a lock that the system lets go of when its holder
-dies: one that was interrupted is never used, and two that start together build once.
+dies: one that was interrupted is never used, and two that start together build once. Each state of a checkout has its own,
+which can be half a gigabyte: those that were not used for a day go, but for the last :data:`KEPT`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
 from typing import Any, Optional
 
 from apply_opt.errors import ApplyOptError
@@ -15,6 +18,8 @@ from apply_opt.io import extras, files, interrupt, workers
 from apply_opt.io.workers import Arm, Setting
 
 SAID, PART, LOCK = "prepared.json", ".part", ".lock"
+KEPT, UNUSED = 4, 86400.0
+"""How many folders of a target stay however old they are, and the seconds for which one must not have been used to go."""
 KEYS = {"cases", "wrong", "amounts", "requests", "has_referee"}
 
 
@@ -33,7 +38,10 @@ def prepare(setting: Setting, arm: Arm) -> dict[str, Any]:
     try:
         files.make_folder(os.path.dirname(setting.folder))
         with filelock.FileLock(setting.folder + LOCK, timeout=setting.limits.seconds):
-            return _said(setting.folder) or _build(setting, arm)
+            said = _said(setting.folder) or _build(setting, arm)
+            os.utime(os.path.join(setting.folder, SAID))
+        _tidy(os.path.dirname(setting.folder), setting.folder)
+        return said
     except filelock.Timeout:
         message = f"another apply-opt has been preparing {setting.folder} for {setting.limits.seconds:g} s"
         raise ApplyOptError(message, "wait for it, or give it more time: --timeout SECONDS") from None
@@ -50,6 +58,26 @@ def _said(path: str) -> Optional[dict[str, Any]]:
     except ValueError:
         return None
     return said if isinstance(said, dict) and set(said) >= KEYS else None
+
+
+def _tidy(parent: str, used: str) -> None:
+    """Remove what nobody uses any more. One that another apply-opt is about to use is locked, and stays."""
+    import filelock
+
+    stamps = {path: _used(path) for path in (os.path.join(parent, name) for name in os.listdir(parent))}
+    others = sorted((path for path in stamps if stamps[path] and path != used), key=lambda path: -stamps[path])
+    for path in others[KEPT - 1 :]:
+        if time.time() - stamps[path] > UNUSED:
+            with contextlib.suppress(filelock.Timeout), filelock.FileLock(path + LOCK, timeout=0):
+                files.remove_tree(path)
+
+
+def _used(path: str) -> float:
+    """When a folder was last used; 0 for what is no whole one."""
+    try:
+        return os.stat(os.path.join(path, SAID)).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _build(setting: Setting, arm: Arm) -> dict[str, Any]:

@@ -45,7 +45,7 @@ TF32, THREADS, LIGHT, BATCHED = NAMES = (
     "tokenizer_vq02_batched",
 )
 TURNS = (THREADS, TF32, THREADS, LIGHT, BATCHED)
-CHUNK = 40
+CHUNK = 30
 DRIFTED, DECOYED, HALVED = range(0, 16), range(16, 25), range(25, 26)
 """Chunks of so many variants each."""
 LEAST = 0.97

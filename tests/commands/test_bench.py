@@ -40,7 +40,7 @@ def test_record(toy: Toy, run: Run) -> None:
         found = bench._judged(record["samples"], case, record["level"])
         assert found._asdict() == {**verdict, "speedup": tuple(verdict["speedup"])}
     assert record["optimizations"] == {NAME: {}}
-    assert record["effort"] == {"blocks": 2, "same": 2, "iterations": 3, "seconds": 0.0, "limit": 1.0}
+    assert record["effort"] == {"blocks": 3, "same": 2, "iterations": 3, "seconds": 0.0, "limit": 1.0}
     assert (record["seed"], record["threads"], record["cpus"]) == (1, 1, 1)
     assert [len(digest) for digest in record["sha256"]["toy.py"]] == [64, 64]
     assert set(record["machine"]) == {"python", "system", "cpu", "cores", "load"}
@@ -50,10 +50,10 @@ def test_record(toy: Toy, run: Run) -> None:
 
 def _has_all_samples(record: dict[str, Any]) -> None:
     samples = record["samples"]
-    assert len(samples) == 16
+    assert len(samples) == 20
     kinds = {(sample["kind"], sample["side"]) for sample in samples}
     assert kinds == set(itertools.product((measurement.COMPARED, measurement.SAME), ("before", "after")))
-    for block in range(4):
+    for block in range(5):
         sides = [sample["side"] for sample in samples if sample["block"] == block]
         assert sides in (["before", "after", "after", "before"], ["after", "before", "before", "after"])
     for sample in samples:
@@ -193,6 +193,6 @@ def test_one_process_after_the_other(toy: Toy, run: Run, tmp_path: Path) -> None
     toy.workload(body)
     measured(run, toy)
     lines = [line.split() for line in log.read_text().splitlines()]
-    assert len({process for process, _, _ in lines}) == len(lines) == 18
+    assert len({process for process, _, _ in lines}) == len(lines) == 22
     spans = sorted((float(began), float(ended)) for _, began, ended in lines)
     assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))

@@ -52,7 +52,7 @@ class TestWrites:
         assert ran.code == 0, ran.err
         proof: dict[str, Any] = json.loads(ran.out)["proof"]
         assert (proof["verify"]["verdict"], proof["dropped"]) == ("parity", [])
-        assert len(proof["bench"]["samples"]) == 16
+        assert len(proof["bench"]["samples"]) == 20
         assert NEW in (toy.tree / FILE).read_text()
         assert applied(run, toy) == [NAME]
         assert run("revert", cwd=toy.tree).code == 0

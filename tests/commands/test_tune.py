@@ -22,8 +22,8 @@ help_zh = "毫秒"
 [parameters.mark]
 type = "int"
 default = 0
-help = "changes nothing"
-help_zh = "无作用"
+help = "changes nothing, but fails if it is 7"
+help_zh = "无作用，但为 7 时出错"
 """
 CODEMOD = f"""
 from apply_opt.errors import NoSite
@@ -40,7 +40,7 @@ def find(source, parameters):
 
 
 def edit(source, parameters, sites):
-    line, wait = sites[0].line, "import time; time.sleep({{}} / 1000 + 0 * {{}})"
+    line, wait = sites[0].line, "import time; time.sleep({{}} / 1000 + 0 % (7 - {{}}))"
     text = "        " + wait.format(parameters["delay"], parameters["mark"]) + "; scale = self.scale\\n"
     return [Edit(line, line, text)]
 """
@@ -98,7 +98,7 @@ def test_what_is_set_is_not_varied(tuned: Toy, run: Run) -> None:
     document = found(run, tuned, "--set", "delay=8", "--values", "mark=1")
     assert [c["values"] for c in document["candidates"]] == [{"mark": "1"}]
     patch = document["candidates"][0]["bench"]["patch"]
-    assert "sleep(8 / 1000 + 0 * 0)" in patch and "sleep(8 / 1000 + 0 * 1)" in patch
+    assert "sleep(8 / 1000 + 0 % (7 - 0))" in patch and "sleep(8 / 1000 + 0 % (7 - 1))" in patch
 
 
 @pytest.mark.parametrize(
@@ -131,6 +131,16 @@ def test_workload_that_fails_with_a_value(tuned: Toy, run: Run) -> None:
     ran = run("tune", NAME, "--quick", cwd=tuned.tree)
     assert ran.code in (4, 5) and "SystemExit" in ran.err
     assert snapshot(tuned.tree) == before
+
+
+def test_a_value_that_the_program_fails_with(tuned: Toy, run: Run) -> None:
+    """It is named with its reason, and costs no other value its measurement."""
+    document = found(run, tuned, "--values", "delay=0", "--values", "mark=7,1")
+    assert [c["values"] for c in document["candidates"]] == [{"delay": "0", "mark": "1"}]
+    ((values, error),) = [failed.values() for failed in document["failed"]]
+    assert (values, "ZeroDivisionError" in error) == ({"delay": "0", "mark": "7"}, True)
+    ran = run("tune", NAME, "--quick", "--values", "mark=7,1", cwd=tuned.tree)
+    assert (ran.code, "--set mark=7 " in ran.out, "ZeroDivisionError" in ran.out) == (0, True, True)
 
 
 def test_no_such_place(tuned: Toy, run: Run) -> None:

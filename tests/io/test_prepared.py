@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,49 @@ print(json.dumps(prepared.prepare(Setting(workload, folder, options), Arm(checko
     said = {process.communicate(timeout=30)[0] for process in running}
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(said) == 1 and cache.built() == 1 and cache.is_whole()
+
+
+class TestOldOnes:
+    """What nobody has used for a day goes; a few stay however old they are."""
+
+    @pytest.fixture
+    def old(self, cache: Cache) -> list[Path]:
+        """Six folders, the last the oldest."""
+        found = [cache.folder.parent / f"old{number}" for number in range(6)]
+        for days, folder in enumerate(found, start=2):
+            folder.mkdir(parents=True)
+            (folder / "model").write_text("whole")
+            said = folder / prepared.SAID
+            said.write_text("{}")
+            used = time.time() - days * prepared.UNUSED
+            os.utime(said, (used, used))
+        return found
+
+    def test_go(self, cache: Cache, old: list[Path]) -> None:
+        cache.prepare()
+        assert [folder.exists() for folder in old] == [True] * 3 + [False] * 3
+        assert cache.is_whole()
+
+    def test_one_that_is_used_again(self, cache: Cache, old: list[Path]) -> None:
+        """It is found, not built, and is the newest from then on."""
+        cache.prepare()
+        cache.folder.rename(cache.folder.parent / "kept")
+        os.utime(cache.folder.parent / "kept" / prepared.SAID, (1.0, 1.0))
+        cache.folder = cache.folder.parent / "kept"
+        cache.prepare()
+        assert cache.built() == 1
+        assert time.time() - (cache.folder / prepared.SAID).stat().st_mtime < prepared.UNUSED
+
+    def test_not_one_that_another_is_about_to_use(self, cache: Cache, old: list[Path]) -> None:
+        with filelock.FileLock(str(old[5]) + prepared.LOCK):
+            cache.prepare()
+        assert [folder.exists() for folder in old] == [True, True, True, False, False, True]
+
+    def test_none_of_today(self, cache: Cache, old: list[Path]) -> None:
+        for folder in old:
+            os.utime(folder / prepared.SAID)
+        cache.prepare()
+        assert all(folder.exists() for folder in old)
 
 
 def test_folder_that_cannot_be_written(cache: Cache) -> None:
