@@ -284,7 +284,7 @@ def test_half_of_it_is_there(chunk: int) -> None:
         fork = variant(seed, drift=2)
         for name, helper, use in (
             (TF32, "_with_tf32_matmul", rb"(?m)^[ \t]*@_with_tf32_matmul\r?\n"),
-            (THREADS, "_ort_intra_op_threads", rb"(?<== )_ort_intra_op_threads\(.*\)"),
+            (THREADS, "_ort_intra_op_threads", rb"(?<== )_ort_intra_op_threads\([^;\n]*\)"),
         ):
             whole = plan(name, fork.data).after
             if not whole:
