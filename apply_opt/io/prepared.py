@@ -17,10 +17,10 @@ from apply_opt.errors import ApplyOptError
 from apply_opt.io import extras, files, interrupt, workers
 from apply_opt.io.workers import Arm, Setting
 
-SAID, PART, LOCK = "prepared.json", ".part", ".lock"
+SAID, PART, LOCK, USED = "prepared.json", ".part", ".lock", ".used"
 KEPT, UNUSED = 4, 86400.0
 """How many folders of a target stay however old they are, and the seconds for which one must not have been used to go."""
-KEYS = {"cases", "wrong", "amounts", "requests", "has_referee"}
+KEYS = {"cases", "compared", "wrong", "amounts", "requests", "has_referee"}
 
 
 def folder(target: str, key: str) -> str:
@@ -39,8 +39,9 @@ def prepare(setting: Setting, arm: Arm) -> dict[str, Any]:
         files.make_folder(os.path.dirname(setting.folder))
         with filelock.FileLock(setting.folder + LOCK, timeout=setting.limits.seconds):
             said = _said(setting.folder) or _build(setting, arm)
-            os.utime(os.path.join(setting.folder, SAID))
-        _tidy(os.path.dirname(setting.folder), setting.folder)
+            files.replace(setting.folder + USED, b"", setting.folder + USED + files.SCRATCH)
+        with contextlib.suppress(OSError):  # what is left over is no reason to fail
+            _tidy(os.path.dirname(setting.folder), setting.folder)
         return said
     except filelock.Timeout:
         message = f"another apply-opt has been preparing {setting.folder} for {setting.limits.seconds:g} s"
@@ -64,20 +65,20 @@ def _tidy(parent: str, used: str) -> None:
     """Remove what nobody uses any more. One that another apply-opt is about to use is locked, and stays."""
     import filelock
 
-    stamps = {path: _used(path) for path in (os.path.join(parent, name) for name in os.listdir(parent))}
-    others = sorted((path for path in stamps if stamps[path] and path != used), key=lambda path: -stamps[path])
-    for path in others[KEPT - 1 :]:
-        if time.time() - stamps[path] > UNUSED:
-            with contextlib.suppress(filelock.Timeout), filelock.FileLock(path + LOCK, timeout=0):
+    paths = [os.path.join(parent, name) for name in os.listdir(parent)]
+    others = [path for path in paths if path != used and os.path.isfile(os.path.join(path, SAID))]
+    for path in sorted(others, key=_last_used)[: -(KEPT - 1)]:
+        with contextlib.suppress(filelock.Timeout), filelock.FileLock(path + LOCK, timeout=0):
+            if time.time() - _last_used(path) > UNUSED:  # nobody has come for it meanwhile
                 files.remove_tree(path)
+                files.remove(path + USED)
 
 
-def _used(path: str) -> float:
-    """When a folder was last used; 0 for what is no whole one."""
-    try:
-        return os.stat(os.path.join(path, SAID)).st_mtime
-    except OSError:
-        return 0.0
+def _last_used(path: str) -> float:
+    """When a folder was last asked for, or else built; a file beside it says so, since a run looks at all that is in it."""
+    with contextlib.suppress(OSError):
+        return os.stat(path + USED).st_mtime
+    return os.stat(os.path.join(path, SAID)).st_mtime
 
 
 def _build(setting: Setting, arm: Arm) -> dict[str, Any]:

@@ -146,6 +146,14 @@ print(json.dumps(prepared.prepare(Setting(workload, folder, options), Arm(checko
     assert len(said) == 1 and cache.built() == 1 and cache.is_whole()
 
 
+def stamp(folder: Path, days: float) -> None:
+    """As if it had last been used so long ago."""
+    used = time.time() - days * prepared.UNUSED
+    mark = Path(str(folder) + prepared.USED)
+    mark.touch()
+    os.utime(mark, (used, used))
+
+
 class TestOldOnes:
     """What nobody has used for a day goes; a few stay however old they are."""
 
@@ -156,10 +164,8 @@ class TestOldOnes:
         for days, folder in enumerate(found, start=2):
             folder.mkdir(parents=True)
             (folder / "model").write_text("whole")
-            said = folder / prepared.SAID
-            said.write_text("{}")
-            used = time.time() - days * prepared.UNUSED
-            os.utime(said, (used, used))
+            (folder / prepared.SAID).write_text("{}")
+            stamp(folder, days)
         return found
 
     def test_go(self, cache: Cache, old: list[Path]) -> None:
@@ -170,21 +176,42 @@ class TestOldOnes:
     def test_one_that_is_used_again(self, cache: Cache, old: list[Path]) -> None:
         """It is found, not built, and is the newest from then on."""
         cache.prepare()
-        cache.folder.rename(cache.folder.parent / "kept")
-        os.utime(cache.folder.parent / "kept" / prepared.SAID, (1.0, 1.0))
-        cache.folder = cache.folder.parent / "kept"
+        stamp(cache.folder, 9)
+        before = files.census(str(cache.folder))
         cache.prepare()
         assert cache.built() == 1
-        assert time.time() - (cache.folder / prepared.SAID).stat().st_mtime < prepared.UNUSED
+        assert files.census(str(cache.folder)) == before, "another run may be looking"
+        cache.folder = cache.folder.parent / "another"
+        cache.prepare()
+        assert (cache.folder.parent / "key").exists()
 
     def test_not_one_that_another_is_about_to_use(self, cache: Cache, old: list[Path]) -> None:
         with filelock.FileLock(str(old[5]) + prepared.LOCK):
             cache.prepare()
         assert [folder.exists() for folder in old] == [True, True, True, False, False, True]
 
+    def test_not_one_that_was_used_while_others_went(
+        self, cache: Cache, old: list[Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = files.remove_tree
+
+        def remove(path: str) -> None:
+            real(path)
+            if path == str(old[5]):
+                stamp(old[4], 0)
+
+        monkeypatch.setattr(files, "remove_tree", remove)
+        cache.prepare()
+        assert [folder.exists() for folder in old] == [True, True, True, False, True, False]
+
+    def test_what_cannot_go_is_no_matter(self, cache: Cache, old: list[Path]) -> None:
+        Path(str(old[5]) + prepared.LOCK).mkdir()
+        cache.prepare()
+        assert cache.is_whole()
+
     def test_none_of_today(self, cache: Cache, old: list[Path]) -> None:
         for folder in old:
-            os.utime(folder / prepared.SAID)
+            stamp(folder, 0)
         cache.prepare()
         assert all(folder.exists() for folder in old)
 
