@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.commands import GONE, Result, add_checkout_arguments, state
@@ -33,6 +33,7 @@ A patch is only taken over where taking it out gives a file from which apply-opt
 (your own edits elsewhere in the file do not matter)."""
 
 
+NOT_AS_MADE = "not as apply-opt makes it of the last commit (lines edited, or other values than the defaults chosen)"
 MAX_ORDERED = 5
 """How many optimizations are tried in every order."""
 
@@ -74,6 +75,8 @@ class _Tree:
         self.parts = Parts(place)
         self.now: dict[str, bytes] = {}
         self.before: dict[str, bytes] = {}
+        self.left: list[tuple[str, str]] = []
+        """What is there, and in which file, but not as apply-opt makes it of the last commit."""
 
     def file(self, name: str) -> str:
         """The file that an optimization changes, the main one if there is no such. Raises :class:`Refused` where it is not found."""
@@ -92,32 +95,49 @@ class _Tree:
         return {path: (data, self.now[path]) for path, data in self.before.items() if data != self.now[path]}
 
 
-def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[Plan, list[str]]:
-    """What leads from the files without the patches that are in them to the files as they are; and the patches."""
+def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[Plan, list[str], list[str]]:
+    """What leads from the files without the patches that are in them to the files as they are; the patches; what is left."""
     applied = ledger.load(place.root)
-    tree = _Tree(units, place)
     states = state.contents(applied)
     known = {e.name for e in applied.entries if state.entry_state(applied, e, states) != GONE}
+    since = _Tree(units, place)
+    new = [] if given or known else _since_last_commit(since)
+    if new and not since.left:
+        return Plan(place, applied, new, since.texts()), ["the last commit"], []
+    tree = _Tree(units, place)
+    outcomes, paths = _of_patches(tree, [given] if given else _shipped(units), known, bool(given))
+    if new and not outcomes:
+        tree, outcomes, paths = since, new, ["the last commit"]
+    taken = {outcome.name for outcome in outcomes}
+    left = [f"{name} ({path})" for name, path in since.left if name not in taken]
+    if outcomes:
+        return Plan(place, applied, outcomes, tree.texts()), paths, left
+    there = [name for name in given.names if name in known] if given else []
+    if there:
+        raise Refused(
+            f"{' '.join(there)} is in the ledger already", f"apply-opt status; apply-opt revert {' '.join(there)}"
+        )
+    step = "name the patch that was applied: apply-opt adopt --patch FILE"
+    if left:
+        raise Refused(f"{', '.join(left)}: there, but {NOT_AS_MADE}", step)
+    raise Refused(f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)", step)
+
+
+def _of_patches(
+    tree: _Tree, candidates: Iterable[Candidate], known: Collection[str], asked: bool
+) -> tuple[list[Outcome], list[str]]:
+    """What leads from the files without those of the patches that are in them to the files as they are; and these patches."""
     outcomes: list[Outcome] = []
     paths: list[str] = []
-    for candidate in [given] if given else _shipped(units):
-        if known.intersection(candidate.names):
+    there = {*known}
+    for candidate in candidates:
+        if there.intersection(candidate.names):
             continue
-        taken = _take(tree, candidate, bool(given)) or ()
+        taken = _take(tree, candidate, asked) or ()
         outcomes[:0] = taken
-        known.update(outcome.name for outcome in taken)
+        there.update(outcome.name for outcome in taken)
         paths += [candidate.path] * bool(taken)
-    if not outcomes and not given and not known:
-        outcomes = _since_last_commit(tree)
-        paths = ["the last commit"] * bool(outcomes)
-    if outcomes:
-        return Plan(place, applied, outcomes, tree.texts()), paths
-    if given and known.intersection(given.names):
-        raise Refused(f"{' '.join(given.names)} is in the ledger already", "apply-opt status; apply-opt revert")
-    raise Refused(
-        f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)",
-        "name the patch that was applied: apply-opt adopt --patch FILE",
-    )
+    return outcomes, paths
 
 
 def _since_last_commit(tree: _Tree) -> list[Outcome]:
@@ -136,10 +156,20 @@ def _since_last_commit(tree: _Tree) -> list[Outcome]:
 def _of_last_commit(tree: _Tree, path: str, names: Sequence[str]) -> Sequence[Outcome]:
     before = git.committed(tree.place.root, path)
     there = [n for n in names if _plan(tree.units.optimizations[n], tree.now[path], path, {}).kind == ALREADY]
-    for order in itertools.permutations(there) if before is not None and 0 < len(there) <= MAX_ORDERED else ():
+    for order in _orders(tree.units, there) if before is not None else ():
         with contextlib.suppress(ApplyOptError):
             return _replay(tree, Candidate("the patch", b"", order, ()), {path: before or b""})
+    tree.left += [(name, path) for name in there]
     return ()
+
+
+def _orders(units: Catalog, names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The orders in which ``names`` may have been applied: as a bundle has them; every one, where they are few."""
+    for bundle in units.bundles.values():
+        if {*names} <= {*bundle.optimizations}:
+            yield [name for name in bundle.optimizations if name in names]
+    if 0 < len(names) <= MAX_ORDERED:
+        yield from itertools.permutations(names)
 
 
 def _plan(optimization: Optimization, data: bytes, path: str, given: Mapping[str, str]) -> Outcome:
@@ -227,11 +257,14 @@ def _replay(tree: _Tree, candidate: Candidate, before: Mapping[str, bytes]) -> S
     return outcomes
 
 
-def _record(plan: Plan, paths: Sequence[str]) -> Result:
+def _record(plan: Plan, paths: Sequence[str], left: Sequence[str]) -> Result:
     root = plan.checkout.root
     names = [outcome.name for outcome in plan.outcomes]
     new, objects = record(plan, by="adopt")
     transaction.commit(root, [], new, objects)
     lines = [("green", f"{name} is taken over") for name in names]
     lines.append(("dim", "take out: apply-opt revert " + " ".join(names)))
-    return Result(lines, {"checkout": root, "adopted": names, "patches": [os.path.basename(p) for p in paths]})
+    lines += [("red", f"not taken over: {text}: {NOT_AS_MADE}") for text in left]
+    lines += [("", "name the patch that was applied: apply-opt adopt --patch FILE")] if left else []
+    patches = [os.path.basename(path) for path in paths]
+    return Result(lines, {"checkout": root, "adopted": names, "patches": patches, "left": list(left)})

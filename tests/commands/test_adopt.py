@@ -346,6 +346,18 @@ def test_a_patch_of_ones_own_that_git_knows_the_original_of(git_checkout: Path, 
     assert git("status", "--porcelain", cwd=git_checkout) == ""
 
 
+def test_a_whole_bundle_since_the_last_commit(git_checkout: Path, run: Run) -> None:
+    """It is more than can be tried in every order; a bundle has one of its own."""
+    before = contents(git_checkout)
+    made = run("export", "tokenizer_fast", cwd=git_checkout).raw
+    patched(git_checkout, made)
+    found = json.loads(run("adopt", "--json", cwd=git_checkout).out)
+    assert len(found["adopted"]) > 5 and found["left"] == []
+    assert "applied by hand" not in run("status", cwd=git_checkout).out
+    assert run("revert", "--all", cwd=git_checkout).code == 0
+    assert contents(git_checkout) == before
+
+
 def test_not_beside_other_edits_since_the_last_commit(git_checkout: Path, run: Run) -> None:
     exported = run("export", THREADS, "--set", "inter_op=2", cwd=git_checkout).raw
     assert patched(git_checkout, exported).returncode == 0

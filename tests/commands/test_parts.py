@@ -567,7 +567,8 @@ def test_adopt_refuses_another_targets(copying: Path, checkout: Path, run: Run) 
 def test_adopt_one_file_of_the_last_commit(committed: Path, run: Run) -> None:
     """In the other one there are edits of somebody's beside it, so that it cannot be told."""
     write(committed, {MAIN: FAST[MAIN] + MARK, WRITER: FAST[WRITER]})
-    assert document(run("adopt", "--json", cwd=committed))["adopted"] == [WRITE]
+    found = document(run("adopt", "--json", cwd=committed))
+    assert (found["adopted"], found["left"]) == ([WRITE], [f"{READ} ({MAIN})"]), "and it is said"
     assert run("revert", "--all", cwd=committed).code == 0
     assert read(committed) == {MAIN: FAST[MAIN] + MARK, WRITER: PLAIN[WRITER]}
 
