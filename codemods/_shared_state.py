@@ -8,13 +8,43 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.model.source import Function, Source, callee, own_nodes
 
-from ._scopes import called, family, methods, owners, position, scope_of, targets_of
+from ._scopes import bindings, called, family, methods, owners, position, scope_of, targets_of
 
+IN_PLACE = re.compile(
+    r"\w*[a-z]_|copyto|put|seek|truncate|write|writelines|save|acquire|release|sort|reverse|add|append\w*|clear|"
+    r"discard|extend|insert|move_to_end|pop\w*|remove|setdefault|update"
+)
+"""Methods that change what they are called on, and functions that change their first argument."""
+RANDOM = re.compile(
+    r"rand\w*|random|uniform_?|normal_?|choices?|shuffle|sample|bernoulli_?|multinomial|exponential_|dropout\w*|"
+    r"(manual_)?seed"
+)
+OF_THE_THREAD = {"current_thread", "get_ident", "get_native_id"}
+QUIET = {
+    "int",
+    "float",
+    "str",
+    "bool",
+    "len",
+    "isinstance",
+    "hasattr",
+    "range",
+    "min",
+    "max",
+    "round",
+    "print",
+    "join",
+    "exists",
+    "isfile",
+    "isdir",
+}
+NUMBERS = {"int", "float", "bool", "device"}
 LOGS = {"debug", "info", "warning", "warn", "error", "exception", "critical", "log"}
 LOOPS = (ast.For, ast.AsyncFor, ast.comprehension)
 
@@ -32,13 +62,21 @@ def in_the_way(source: Source, cls: ast.ClassDef, one: Function, other: Function
     uses = [_uses(source, cls, functions) for functions in reached]
     for name in sorted(set(uses[0]) & set(uses[1])):
         found = [min(uses[side][name], key=lambda use: (not use.changes, position(use.node))) for side in (0, 1)]
-        if any(use.changes for use in found):
+        if any(use.changes or _may_be_changed(source, use.node) for use in found):
             lines = " and ".join(f"line {use.node.lineno}" for use in found)
             return f"both use self.{name} ({lines}), and it may change there"
     for functions, others in (reached, reached[::-1]):
         for name, line in _globals(functions):
             if any(name in _names(function) for function in others):
                 return f"both use the global variable {name} (line {line})"
+    draws = [next((n for f in functions for n in _calls(f, RANDOM)), None) for functions in reached]
+    if all(draws):
+        lines = " and ".join(f"line {call.lineno}" for call in draws if call is not None)
+        return f"both draw random numbers ({lines}), in an order that would not be the same each time"
+    for functions in reached:
+        own = of_the_thread(source, cls, functions)
+        if own is not None:
+            return f"{ast.unparse(own)} (line {own.lineno}) is another one in another thread"
     for method in (one, other):
         changed = _changes_argument(source, method)
         if changed is not None:
@@ -93,6 +131,94 @@ def _globals(functions: Sequence[Function]) -> Iterator[tuple[str, int]]:
     for node in (node for function in functions for node in ast.walk(function)):
         if isinstance(node, ast.Global):
             yield from ((name, node.lineno) for name in node.names)
+
+
+def _calls(function: Function, names: re.Pattern[str]) -> list[ast.Call]:
+    return [n for n in ast.walk(function) if isinstance(n, ast.Call) and names.fullmatch(callee(n))]
+
+
+def of_the_thread(source: Source, cls: ast.ClassDef, functions: Sequence[Function]) -> Optional[ast.expr]:
+    """What ``functions`` use that each thread has its own of: variables of the module, attributes of ``cls``.
+
+    Values of :mod:`contextvars` go along with a copied context, and are no such thing.
+    """
+    made = [n for n in source.nodes("local") if isinstance(n, ast.Call) and callee(n) == "local" and not n.args]
+    targets = [t for call in made for t in targets_of(source.statement(call))]
+    variables = {t.id for t in targets if isinstance(t, ast.Name) and isinstance(scope_of(source, t), ast.Module)}
+    attributes = {t.attr for t in targets if isinstance(t, ast.Attribute) and cls in owners(source, t)}
+    for node in (n for function in functions for n in ast.walk(function)):
+        if isinstance(node, ast.Name) and node.id in variables | OF_THE_THREAD:
+            return node
+        is_own = isinstance(node, ast.Attribute) and node.attr in attributes and cls in owners(source, node)
+        if is_own or (isinstance(node, ast.Attribute) and node.attr in OF_THE_THREAD):
+            return node  # type: ignore[return-value]
+    return None
+
+
+def _whole(source: Source, node: ast.expr) -> ast.expr:
+    """``node`` with what is taken out of it right there: ``self.x[0].y``."""
+    parent = source.ancestors(node)[0]
+    is_part = isinstance(parent, (ast.Attribute, ast.Subscript)) and parent.value is node
+    return _whole(source, parent) if is_part else node  # type: ignore[arg-type]
+
+
+def _may_be_changed(source: Source, node: ast.Attribute) -> bool:
+    """Whether a function that may do anything gets what ``node`` holds, or a variable that is changed in place."""
+    function = source.function(node)
+    is_changed = function is not None and changed_by_alias(source, function, node) is not None
+    return is_changed or (_is_argument(source, node) and not _is_number(source, node))
+
+
+def _is_argument(source: Source, node: ast.expr) -> bool:
+    whole = _whole(source, node)
+    parent, *rest = source.ancestors(whole)
+    call = rest[0] if isinstance(parent, ast.keyword) else parent
+    return isinstance(call, ast.Call) and call.func is not whole and callee(call) not in QUIET | LOGS
+
+
+def _is_number(source: Source, node: ast.Attribute) -> bool:
+    """Whether the attribute is only ever given numbers, or a device: nothing that could be changed in place."""
+    values = [b.value for b in bindings(source, node, source.tree.body[-1])] or [None]
+    return all(
+        (isinstance(v, ast.Constant) and not isinstance(v.value, str))
+        or (isinstance(v, ast.Call) and callee(v) in NUMBERS)
+        for v in values
+    )
+
+
+def changed_by_alias(source: Source, function: Function, node: ast.expr) -> Optional[ast.AST]:
+    """Where ``function`` changes in place what ``node`` holds, by a variable or by a function that it is handed to."""
+    whole = _whole(source, node)
+    if _is_changed(source, whole):
+        return whole
+    statement = source.statement(whole)
+    is_given = isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value is whole
+    names = {t.id for t in targets_of(statement) if isinstance(t, ast.Name)} if is_given else set()
+    uses = [
+        n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id in names and n not in targets_of(statement)
+    ]
+    return next((n for n in uses if _is_changed(source, _whole(source, n))), None)
+
+
+def changes_global(source: Source, function: Function) -> Optional[ast.AST]:
+    """Where ``function`` changes a variable of the module in place."""
+    own = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    own |= {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
+    module = {t.id for s in source.tree.body for t in targets_of(s) if isinstance(t, ast.Name)}
+    uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id in module - own]
+    return next((n for n in uses if _is_changed(source, _whole(source, n))), None)
+
+
+def _is_changed(source: Source, node: ast.expr) -> bool:
+    """Whether a part of it is stored to, or a method or function is called that changes it."""
+    if isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load):
+        return True
+    parent = source.ancestors(node)[0]
+    if isinstance(parent, ast.Call) and parent.func is node:
+        return bool(IN_PLACE.fullmatch(callee(parent)))
+    if isinstance(parent, ast.Call) and parent.args[:1] == [node]:
+        return bool(IN_PLACE.fullmatch(callee(parent)))
+    return isinstance(parent, ast.AugAssign) or (isinstance(parent, ast.keyword) and parent.arg == "out")
 
 
 def _names(function: Function) -> set[str]:

@@ -29,28 +29,12 @@ from ._scopes import (
     named,
     owners,
 )
-from ._shared_state import reaches
+from ._shared_state import IN_PLACE, changed_by_alias, changes_global, of_the_thread, reaches
 from ._step_audio_tokenizer import LOG_MEL, encoder_uses, reindent, tokenizer_class
 
 LOCKS = ("Lock", "RLock")
 LOCKED = re.compile(r"(?<![bc])lock|mutex|semaphore|synchron", re.IGNORECASE)
 NO_METHOD = {"staticmethod", "classmethod", "property", "contextmanager"}
-CHANGES = {
-    *(
-        "add",
-        "append",
-        "appendleft",
-        "clear",
-        "discard",
-        "extend",
-        "insert",
-        "move_to_end",
-        "pop",
-        "popitem",
-        "popleft",
-    ),
-    *("remove", "setdefault", "update"),
-}
 
 
 class Tokenizing(NamedTuple):
@@ -188,7 +172,23 @@ def _check_side_by_side(source: Source, tokenizer: ast.ClassDef, method: Functio
     """Raise where threads that run ``method`` would wait for each other in front of the models, or change the same things."""
     own = own_methods(source, tokenizer)
     outside = [method]  # what runs while no lock is held
+    for function in reaches(source, tokenizer, method):
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and callee(n) == "acquire"):
+            raise Conflict(
+                f"{source.name}:{call.lineno}: {ast.unparse(call)} may hold others back while one waits for them",
+                "hold the lock by `with`, then apply again",
+            )
+    mine = of_the_thread(source, tokenizer, reaches(source, tokenizer, method))
+    if mine is not None:
+        raise Conflict(f"{source.name}:{mine.lineno}: {ast.unparse(mine)} is another one in another thread")
     for function in outside:
+        place = changes_global(source, function)
+        if place is not None and not list(_held(source, place)):
+            name, line = ast.unparse(place), getattr(place, "lineno", function.lineno)
+            raise Conflict(
+                f"{source.name}:{line}: {name} is changed while no lock is held: {method.name} is not for several threads",
+                "hold a lock there, then apply again",
+            )
         for node in (n for n in ast.walk(function) if isinstance(n, ast.Attribute) and owners(source, n)):
             where, held = f"{source.name}:{node.lineno}", next(_held(source, node), None)
             inner = own.get(node.attr)
@@ -196,7 +196,7 @@ def _check_side_by_side(source: Source, tokenizer: ast.ClassDef, method: Functio
                 raise Conflict(f"{where}: {ast.unparse(held)} is held here, so that others cannot come to the models")
             if inner is not None and held is None and inner not in outside:
                 outside.append(inner)
-            if inner is None and held is None and _changes(source, node):
+            if inner is None and held is None and (_changes(source, node) or changed_by_alias(source, function, node)):
                 raise Conflict(
                     f"{where}: self.{node.attr} is changed while no lock is held: {method.name} is not for several threads",
                     "hold a lock there, then apply again",
@@ -209,7 +209,7 @@ def _changes(source: Source, node: ast.expr) -> bool:
     if not isinstance(getattr(node, "ctx", None), ast.Load):
         return True
     if isinstance(parent, ast.Call) and parent.func is node:
-        return callee(parent) in CHANGES
+        return bool(IN_PLACE.fullmatch(callee(parent)))
     return isinstance(parent, (ast.Attribute, ast.Subscript)) and parent.value is node and _changes(source, parent)
 
 

@@ -31,11 +31,13 @@ HELPER_TEXT = '''
 def _side_by_side(first, second):
     """What `first()` and `second()` return; `second` runs in a thread of its own while `first` runs here.
 
-    As if one ran after the other: both see the caller's gradient and inference mode, CUDA device and stream, an
-    exception of `first` comes before one of `second`, and neither runs any more when this returns or raises.
+    As if one ran after the other: both see the caller's context variables, gradient and inference mode, CUDA device and
+    stream, an exception of `first` comes before one of `second` (which has run all the same), and neither runs any more
+    when this returns or raises.
     """
     import concurrent.futures
     import contextlib
+    import contextvars
     import os
     import threading
 
@@ -62,7 +64,7 @@ def _side_by_side(first, second):
         except BaseException as error:
             pending.set_exception(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,))
     try:
         thread.start()
     except RuntimeError:  # there is no thread to be had, or the interpreter is shutting down

@@ -51,6 +51,13 @@ class TestSideBySide:
         assert first is threading.current_thread()
         assert second is not first
 
+    def test_context_variables_of_the_caller(self, both: Any) -> None:
+        import contextvars
+
+        variable: contextvars.ContextVar[int] = contextvars.ContextVar("request")
+        variable.set(7)
+        assert both(variable.get, variable.get) == (7, 7)
+
     def test_the_error_of_the_first_comes_first_and_the_second_is_over_by_then(self, both: Any) -> None:
         done = []
 
@@ -187,7 +194,7 @@ class TestSideBySide:
         ran = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", script], capture_output=True, text=True, timeout=120
         )
-        assert (ran.returncode, ran.stdout) == (0, out), ran.stderr
+        assert (ran.returncode, ran.stdout.replace("\n", "")) == (0, out.replace("\n", "")), ran.stderr
 
     def test_nothing_is_imported_before_the_first_call(self) -> None:
         script = f"import sys\nsys.modules['torch'] = None\n{constant(OVERLAP, 'HELPER_TEXT')}\nprint('defined')"
@@ -272,8 +279,10 @@ class TestSamplesOrWav:
         first, written = give(self.mono(SPEECH), writer)
         assert written
         assert torch.equal(read(first), read(io.BytesIO(writer(SPEECH))))
-        finite = EDGES[np.isfinite(EDGES)]
-        for array in (SPEECH, SPEECH * 0.01, finite, np.zeros(500), SPEECH[:1], np.rint(SPEECH * 32768) / 32768):
+        edges = np.resize(EDGES[np.isfinite(EDGES)], 1000)
+        for array in (SPEECH * 1.7, SPEECH * 0.2, SPEECH[:1000]):
+            assert give(self.mono(array), writer)[1], "louder, quieter or shorter than all so far"
+        for array in (SPEECH, SPEECH * 0.3, edges, np.rint(SPEECH * 32768) / 32768):
             audio = self.mono(array)
             samples, written = give(audio, writer)
             assert not written
@@ -283,7 +292,33 @@ class TestSamplesOrWav:
             assert (samples.dtype, samples.dim(), samples.is_contiguous()) == (torch.float32, 1, True)
             assert torch.equal(audio, self.mono(array))
 
-    @pytest.mark.parametrize("writer", [to_zero, dithered, lambda x: as_float(x * 2), lambda x: as_float(x)[:-2]])
+    @pytest.mark.parametrize(
+        ("writer", "odd"),
+        [
+            (lambda x: as_float(x / max(1, abs(x).max())), SPEECH * 3),
+            (lambda x: as_float(np.pad(x, (0, max(0, 3000 - len(x))))), SPEECH[:2000]),
+            (lambda x: as_float(x / (10 * abs(x).max() if abs(x).max() < 0.5 else 1)), SPEECH * 0.3),
+        ],
+        ids=["no louder than 1", "no shorter than 3000", "another scale where it is quiet"],
+    )
+    def test_a_writer_that_looks_at_the_audio(self, give: Any, writer: Any, odd: Any) -> None:
+        """What one file showed holds for audio like it; once it does not, for none."""
+        assert give(self.mono(SPEECH), writer)[1]
+        assert not give(self.mono(SPEECH), writer)[1]
+        file, written = give(self.mono(odd), writer)
+        assert written and file.getvalue() == writer(odd)
+        assert give(self.mono(SPEECH), writer)[1]
+
+    @pytest.mark.parametrize(
+        "writer",
+        [
+            lambda x: as_float(np.pad(x, (50, 0))),
+            to_zero,
+            dithered,
+            lambda x: as_float(x * 2),
+            lambda x: as_float(x)[:-2],
+        ],
+    )
     def test_a_file_for_ever_where_the_way_is_unknown(self, give: Any, writer: Any) -> None:
         for _ in range(3):
             file, written = give(self.mono(SPEECH), writer)

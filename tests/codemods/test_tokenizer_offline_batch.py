@@ -340,6 +340,21 @@ class TestSideBySide:
         text = str(Tokenizer(define="@synchronized\n" + Tokenizer.define))
         refuses(NAME, text, Conflict, line_of(text, Tokenizer.whole), "synchronized is held here")
 
+    @pytest.mark.parametrize("line", ["SCRATCH[:, :9] = audio", "SCRATCH[0].copy_(audio)", "SCRATCH.append(audio)"])
+    def test_a_variable_of_the_module_that_changes(self, line: str) -> None:
+        text = "SCRATCH = make()\n" + str(Tokenizer(whole=f"{line}\n{Tokenizer.whole}"))
+        refuses(NAME, text, Conflict, "SCRATCH", "is changed while no lock is held")
+        text = "SCRATCH = make()\n" + str(Tokenizer(whole=f"SCRATCH = []\n{line}\n{Tokenizer.whole}"))
+        assert plan(NAME, text).kind == PLANNED, "it is another one"
+
+    def test_a_lock_by_acquire(self) -> None:
+        encode = f"self.slots.acquire()\n{Tokenizer.encode}"
+        refuses(NAME, str(Tokenizer(encode=encode)), Conflict, "self.slots.acquire() may hold others back")
+
+    def test_what_every_thread_has_its_own_of(self) -> None:
+        text = "HERE = threading.local()\n" + str(Tokenizer(run=f"audio = HERE.gain * audio\n{Tokenizer.run}"))
+        refuses(NAME, text, Conflict, "HERE is another one in another thread")
+
     @pytest.mark.parametrize(
         ("line", "name"),
         [
@@ -352,6 +367,11 @@ class TestSideBySide:
             ("self.model.model = self.model.model.to('cuda')", "model"),
             ("for self.i in audio:\n    pass", "i"),
             ("self.load()", "model"),
+            ("self.wav.seek(0)", "wav"),
+            ("self.wav.write(audio)", "wav"),
+            ("scratch = self.scratch[:9]\nscratch.copy_(audio)", "scratch"),
+            ("scratch = self.scratch\nscratch[:9] = audio", "scratch"),
+            ("np.copyto(self.scratch, audio)", "scratch"),
         ],
     )
     def test_what_changes_outside_of_a_lock(self, line: str, name: str) -> None:

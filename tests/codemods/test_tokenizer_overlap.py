@@ -141,8 +141,47 @@ class TestLands:
         text = module(encode=encode, run="self.logger.info('go')\nrate = self.rate\n" + RUN.strip("\n"))
         assert plan(NAME, text).kind == PLANNED
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "rate = self.rate",
+            "rate = float(self.rate)",
+            "audio = audio[: self.rate]",
+            "path = os.path.join(self.path, 'x')",
+            "audio = audio.to(self.device)",
+            "audio = audio + torch.randn_like(audio)",
+        ],
+    )
+    def test_what_one_or_both_may_do(self, line: str) -> None:
+        init = "def __init__(self, rate):\n    self.rate = rate\n    self.device = torch.device('cpu')\n    self.path = 'a'"
+        both = {} if "randn" in line else {"run": f"{line}\n{RUN.strip()}"}
+        assert plan(NAME, module(encode=f"{line}\n{ENCODE.strip()}", more=init, **both)).kind == PLANNED
+
+    def test_values_of_the_context(self) -> None:
+        """They go along to the thread."""
+        text = module(run="rate = REQUEST.get()\n" + RUN.strip(), top="REQUEST = contextvars.ContextVar('request')")
+        assert plan(NAME, text).kind == PLANNED
+
 
 class TestLeavesAlone:
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            ("audio = audio + torch.randn_like(audio)", "both draw random numbers"),
+            ("audio = audio + HERE.offset", "HERE (line "),
+            ("name = threading.current_thread().name", "threading.current_thread (line "),
+            ("save(self.path, audio)", "both use self.path"),
+            ("q = self.scratch[:, :9]\nnp.copyto(q, audio)", "both use self.scratch"),
+            ("q = self.scratch\nq[:, :9] = audio", "both use self.scratch"),
+            ("q = self.scratch\nq.copy_(audio)", "both use self.scratch"),
+            ("torch.add(audio, 1, out=self.scratch)", "both use self.scratch"),
+            ("audio = self.mix(into=self.scratch)", "both use self.scratch"),
+        ],
+    )
+    def test_what_would_not_be_the_same_side_by_side(self, line: str, reason: str) -> None:
+        text = module(encode=f"{line}\n{ENCODE.strip()}", run=f"{line}\n{RUN.strip()}", top="HERE = threading.local()")
+        refuses(NAME, text, Conflict, "cannot run at the same time", reason)
+
     def test_our_own_work(self) -> None:
         after = plan(NAME, module()).after.decode()
         skips(NAME, after, ALREADY, line_of(after, "vq02_ori, vq06_ori ="))
