@@ -101,6 +101,7 @@ def _samples(factor: float, effort: Effort, noise: float, timings: int) -> list[
             found.append({"block": number, "kind": kind, "side": side, "changed_lines_ran": 1, "cases": cases})
             found[-1]["memory"] = {"process": 300 << 20}
             found[-1]["stages"] = {case: {} for case in CASES}
+            found[-1] |= {"load": 0.5, "unsteady": []}
     return found
 
 

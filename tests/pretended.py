@@ -15,7 +15,14 @@ def run(arm: workers.Arm, setting: workers.Setting, job: str, **more: Any) -> di
     """What a worker gives for a job; the changed program is half as fast again, and gives the same."""
     if job == "prepare":
         amounts = {case: [float(case.split()[0]), "s of audio"] for case in CASES}
-        return {"cases": list(CASES), "wrong": ["w"], "amounts": amounts, "requests": {}, "has_referee": False}
+        return {
+            "cases": list(CASES),
+            "compared": list(CASES),
+            "wrong": ["w"],
+            "amounts": amounts,
+            "requests": {},
+            "has_referee": False,
+        }
     is_after = "_ort_intra_op_threads" in Path(arm.checkout, "tokenizer.py").read_text("utf-8")
     result: dict[str, Any] = {"identity": {name: _identity(Path(arm.checkout, name)) for name in arm.files}}
     if job == "observe":
@@ -26,7 +33,7 @@ def run(arm: workers.Arm, setting: workers.Setting, job: str, **more: Any) -> di
     stages = {case: {"encode": seconds} for case in CASES}
     if job == "time":
         cases = {case: {"times": [seconds] * 3, "median": seconds} for case in CASES}
-        return {**result, "cases": cases, "memory": {"process": 1 << 28}, "stages": stages}
+        return {**result, "cases": cases, "memory": {"process": 1 << 28}, "stages": stages, "load": 1.0, "unsteady": []}
     counts = {"operators": 7, "synchronisations": 1, "by_operator": {"add": 7}, "by_synchronisation": {"cpu": 1}}
     return {**result, "versions": {"python": "3"}, "counts": dict.fromkeys(CASES, counts), "stages": stages}
 

@@ -44,7 +44,7 @@ class Toy:
 def other():
     return LIMIT
 '''
-OLD, NEW = "        scale = self.scale\n", "        scale = self.scale + 0\n"
+OLD, NEW = "        scale = self.scale\n", "        (scale) = self.scale\n"
 WORKLOAD = '''\
 """Runs the toy."""
 import random

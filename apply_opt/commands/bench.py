@@ -12,7 +12,7 @@ from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, Void, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
@@ -64,7 +64,12 @@ def run(arguments: argparse.Namespace) -> Result:
         return failure(error, 5)
     paths = records.keep_both(found.plan.checkout.root, record, arguments.output)
     reached = is_reached(record, arguments.min_speedup)
-    lines = [*summary(record), *_conclusion(reached, arguments.min_speedup), ("dim", f"record: {paths[-1]}")]
+    lines = [
+        *summary(record),
+        *beside(found),
+        *_conclusion(reached, arguments.min_speedup),
+        ("dim", f"record: {paths[-1]}"),
+    ]
     return Result(lines, record, code=0 if reached else 5)
 
 
@@ -84,9 +89,10 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
             advance()
         for number, (kind, order) in enumerate(orders):
             for side in order:
-                result = _sample(found, effort, kind == COMPARED and side == AFTER)
+                result = _sample(found, effort, kind == COMPARED and side == AFTER, seed + number)
                 samples.append({"block": number, "kind": kind, "side": side, **result})
                 advance()
+    _check_steady(samples)
     return {
         **begin,
         "seed": seed,
@@ -102,21 +108,34 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
     }
 
 
-def _sample(found: Subject, effort: Effort, is_after: bool) -> dict[str, Any]:
+def _sample(found: Subject, effort: Effort, is_after: bool, seed: int) -> dict[str, Any]:
     arm: Arm = found.after if is_after else found.before
     result = workers.run(
         arm,
         found.setting,
         "time",
         cases=found.workload.cases,
-        seeds=[0],
+        seeds=[seed],
         warm_up=2,
         iterations=effort.iterations,
         seconds=effort.seconds,
         limit=effort.limit,
     )
     ran = check_identity(result, found, int(is_after))
-    return {"changed_lines_ran": ran, **{key: result[key] for key in ("cases", "memory", "stages")}}
+    return {"changed_lines_ran": ran, **{key: result[key] for key in ("cases", "memory", "stages", "load", "unsteady")}}
+
+
+def _check_steady(samples: Sequence[Mapping[str, Any]]) -> None:
+    """Raise where only the changed program gave other outputs for the first inputs once it had run often."""
+    before, after = (
+        {case for s in samples if (s["kind"], s["side"]) == pair for case in s["unsteady"]}
+        for pair in ((COMPARED, BEFORE), (COMPARED, AFTER))
+    )
+    if after - before:
+        message = (
+            f"{', '.join(sorted(after - before))}: with the change the same inputs give other outputs after many runs"
+        )
+        raise Void(f"{message}, so that what was timed is not what verify compares", "look for what the change keeps")
 
 
 def _stages(samples: Sequence[Mapping[str, Any]], side: str, cases: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -163,7 +182,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("", f"{names}  ({len(record['samples'])} processes, {record['threads']} threads)")]
     for case, verdict in record["verdicts"].items():
         lines += _case_lines(record, case, verdict)
-    return [*lines, *_memory(record)]
+    return [*lines, *_memory(record), *_load(record)]
 
 
 def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -199,6 +218,14 @@ def _memory(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         sides = [[s["memory"][what] for s in samples if s["side"] == side] for side in (BEFORE, AFTER)]
         before, after = (statistics.median(values) / 2**20 for values in sides)
         yield "dim", f"peak memory ({what}): {before:.1f} -> {after:.1f} MiB"
+
+
+def _load(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The seconds until the program can run: what is moved there is no gain for who starts it anew each time."""
+    samples = [sample for sample in record["samples"] if sample["kind"] == COMPARED and "load" in sample]
+    if samples:
+        sides = [statistics.median(s["load"] for s in samples if s["side"] == side) for side in (BEFORE, AFTER)]
+        yield "dim", f"loading: {sides[0]:.3g} -> {sides[1]:.3g} s"
 
 
 def _conclusion(reached: bool, wanted: float | None) -> list[tuple[str, str]]:

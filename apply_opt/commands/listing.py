@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> Result:
         style = {"applied": "green", "applicable": "bold", "no site": "dim", "refused": "red"}.get(state, "")
         lines.append((style, f"{row['name']:{width}}{row['class']:15}{state:13}{row['title']}"))
         if row["note"]:
-            lines.append(("dim", f"{'':{width}}{row['note']}"))
+            lines += [("dim", f"{'':{width}}{text}") for text in str(row["note"]).splitlines()]
     lines.append(("", "bundles:" if language() == "en" else "组合："))
     lines += [("bold", f"{b['name']:{width}}{b['title']}") for b in bundles]
     more = ("show NAME says more", "diff NAME shows the change")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from apply_opt import __version__
 from apply_opt.commands import Result
+from apply_opt.commands.outcomes import outcome_lines
 from apply_opt.commands.planning import Plan, Texts, locate, parse_pairs, plan_for, refuse_unless_landed, taken_out
 from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import arms, extras, files, git, interrupt, machine, prepared, records
@@ -21,7 +22,7 @@ from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import changed, patch
 from apply_opt.model.changed import Share, Statement
 from apply_opt.model.digest import sha256
-from apply_opt.model.plan import ALREADY, PLANNED
+from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED
 
 Steps = Sequence[tuple[str, str, Texts]]
 """Of each optimization its name, a file that it changes, and what it makes of what there."""
@@ -62,9 +63,10 @@ class Subject(NamedTuple):
 
 
 class Workload(NamedTuple):
-    """What a target's workload says of itself; see :mod:`apply_opt.worker.jobs`."""
+    """What a target's workload says of itself; see :mod:`apply_opt.worker.jobs`. Of ``compared``, ``cases`` are also timed."""
 
     cases: Sequence[str]
+    compared: Sequence[str]
     wrong: Sequence[str]
     amounts: Mapping[str, tuple[float, str]]
     requests: Mapping[str, int]
@@ -109,7 +111,9 @@ def subject_between(
     with interrupt.stoppable(), arms.copies(plan.checkout.root, before, after) as (one, other):
         said = prepared.prepare(setting, one)
         amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
-        workload = Workload(said["cases"], said["wrong"], amounts, said["requests"], said["has_referee"])
+        workload = Workload(
+            said["cases"], said["compared"], said["wrong"], amounts, said["requests"], said["has_referee"]
+        )
         yield Subject(plan, names, one, other, texts, setting, workload, shares, _bodies(plan, names, texts))
 
 
@@ -154,7 +158,7 @@ def header(found: Subject, kind: str) -> dict[str, Any]:
         "threads": found.setting.threads,
         "cpus": len(found.setting.cpus),
         "machine": machine.summary(),
-        "cases": list(found.workload.cases),
+        "cases": list(found.workload.compared if kind == "verify" else found.workload.cases),
     }
 
 
@@ -187,7 +191,7 @@ def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, byt
         )
     meant = options if given else {"file": plan.checkout.file}  # where it was typed matters to relative paths only
     unchanged = {path: sha256(data) for path, data in before.items()}
-    rests_on = [meant, _stamps(given), unchanged, _sources(target.folder), _sources(plan.checkout.root), _installed()]
+    rests_on = [meant, _stamps(given), unchanged, sources(target.folder), sources(plan.checkout.root), _installed()]
     folder = prepared.folder(target.name, sha256(json.dumps(rests_on, sort_keys=True).encode()))
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
     usable = machine.cores()["usable"]
@@ -212,7 +216,7 @@ def _stamps(options: Mapping[str, str]) -> list[list[int]]:
     return [[status.st_size, status.st_mtime_ns] for status in found]
 
 
-def _sources(folder: str) -> list[str]:
+def sources(folder: str) -> list[str]:
     """The hashes of the Python files in a folder: what a workload builds depends on them."""
     entries = [entry for entry in files.walk(folder, SKIPPED) if entry.name.endswith(".py")]
     entries = [entry for entry in entries if entry.stat(follow_symlinks=False).st_size <= MAX_SOURCE]
@@ -251,6 +255,15 @@ def _check_runs(path: str, bodies: Sequence[Body], lines: Mapping[int, int]) -> 
         if not any(statement.count(lines) for statement in statements):
             message = f"{function} of {name} did not run ({path}): the program went another way"
             raise Void(message, f"apply-opt show {name} (when it does nothing); --option KEY=VALUE")
+
+
+def beside(found: Subject) -> list[tuple[str, str]]:
+    """What was asked for and not run, with what to do; and what is to be known of what was."""
+    others = [o for o in found.plan.outcomes if o.name not in found.names and o.kind in (LEFT_OUT, REFUSED)]
+    warnings = [
+        ("yellow", f"{o.name}  warning: {w}") for o in found.plan.outcomes if o.name in found.names for w in o.warnings
+    ]
+    return [*(outcome_lines(others) if others else ()), *warnings]
 
 
 def failure(error: WorkerFailed | Void, code: int) -> Result:

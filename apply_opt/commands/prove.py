@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union
 
 from apply_opt.commands import bench, verify
 from apply_opt.commands.planning import Plan
-from apply_opt.commands.proof import Void, subject_of
+from apply_opt.commands.proof import Void, sources, subject_of
 from apply_opt.commands.proof_options import effort_of
-from apply_opt.errors import ApplyOptError
+from apply_opt.errors import ApplyOptError, Refused
 from apply_opt.io import records
 from apply_opt.io.workers import WorkerFailed
 from apply_opt.model.measurement import SLOWER
 from apply_opt.model.plan import PLANNED
 
+AGAIN = "run it again; nothing was written"
 Replan = Callable[[Sequence[str]], Plan]
 """The plan for these optimizations alone."""
 Parity = Union[dict[str, Any], WorkerFailed, Void]
@@ -56,10 +58,12 @@ def prove(plan: Plan, arguments: argparse.Namespace, replan: Replan) -> Proved:
     result is slower, or not as much faster as ``--min-speedup`` has it.
     """
     names = [outcome.name for outcome in plan.of_kind(PLANNED)]
+    root = plan.checkout.root
+    as_it_was = sources(root)
     parity = _verified(plan, arguments)
     dropped: list[str] = []
-    if not _is_passed(parity) and len(names) > 1:
-        dropped = [name for name in names if not _is_passed(_verified(replan([name]), arguments))]
+    if not _is_passed(parity) and not _is_of_the_workload(parity) and len(names) > 1:
+        dropped = [name for name in names if not _is_passed(_verified(replan([name]), arguments, is_trial=True))]
         kept = [name for name in names if name not in dropped]
         if dropped and kept and not arguments.strict:
             plan = replan(kept)
@@ -68,18 +72,31 @@ def prove(plan: Plan, arguments: argparse.Namespace, replan: Replan) -> Proved:
         raise parity
     if not _is_passed(parity):
         names = [outcome.name for outcome in plan.of_kind(PLANNED)]
-        raise NotProven(_said(verify.summary(parity)), f"apply-opt verify {' '.join(names)}", parity)
-    return Proved(plan, dropped, parity, _measured(plan, arguments))
+        options = [f"--option {shlex.quote(text)}" for text in arguments.option]
+        raise NotProven(_said(verify.summary(parity)), " ".join(["apply-opt verify", *names, *options]), parity)
+    gain = _measured(plan, arguments)
+    if sources(root) != as_it_was:
+        raise Refused(
+            f"files in {root} were edited while copies of it were run: what was proven is not what is there", AGAIN
+        )
+    return Proved(plan, dropped, parity, gain)
 
 
-def _verified(plan: Plan, arguments: argparse.Namespace) -> Parity:
+def _verified(plan: Plan, arguments: argparse.Namespace, is_trial: bool = False) -> Parity:
+    """What ``verify`` finds. Of a trial, whose result is in what is left of the plan, no record is kept."""
     try:
         with subject_of(plan, arguments) as found:
             record = verify.verify(found)
     except (WorkerFailed, Void) as error:
         return error
-    records.keep(plan.checkout.root, record)
+    if not is_trial:
+        records.keep(plan.checkout.root, record)
     return record
+
+
+def _is_of_the_workload(parity: Parity) -> bool:
+    """Whether nothing can be told of any change: each by itself would fare no better."""
+    return isinstance(parity, dict) and parity["verdict"] == verify.UNVERIFIABLE
 
 
 def _is_passed(parity: Parity) -> bool:

@@ -12,7 +12,7 @@ from apply_opt.commands import Result, add_checkout_arguments, state
 from apply_opt.commands.planning import find_checkout, members
 from apply_opt.commands.words import language
 from apply_opt.errors import ApplyOptError, Refused, UsageError
-from apply_opt.io import catalog, files, ledger, records
+from apply_opt.io import catalog, extras, files, ledger, records
 from apply_opt.io.checkout import inside, ledger_root
 from apply_opt.model.digest import sha256
 
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Collect, make, write."""
+    extras.need("jinja2", "markupsafe", "msgspec", "platformdirs")
     if arguments.json and arguments.markdown:
         raise UsageError("--json and --markdown both print what they make", "give one of them")
     report = _report(arguments)
@@ -148,8 +149,18 @@ def _pairs(found: Sequence[Found]) -> list[Pair]:
     for each in sorted(found, key=lambda each: each.record.date):
         key = repr(sorted((name, sorted(values.items())) for name, values in each.record.optimizations.items()))
         pair = sets.pop(key, Pair(None, None))
+        if isinstance(each.record, Verify) and pair.verify and _tells_nothing_new(each.record, pair.verify.record):
+            each = pair.verify
         sets[key] = pair._replace(**{"verify" if isinstance(each.record, Verify) else "bench": each})
     return list(reversed(sets.values()))
+
+
+def _tells_nothing_new(record: Record, older: Record) -> bool:
+    """Whether a comparison could not be made, of code for which an older one was."""
+    from apply_opt.commands.verify import UNVERIFIABLE
+
+    words = [getattr(each, "verdict", UNVERIFIABLE) for each in (record, older)]
+    return words[0] == UNVERIFIABLE != words[1] and record.sha256 == older.sha256
 
 
 def _held_against(root: str, record: Record, path: str) -> Found:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -97,7 +98,10 @@ def run(arguments: argparse.Namespace) -> Result:
     if not tried:
         raise UsageError(f"{name}: no values to try but the defaults", f"apply-opt tune {name} --values KEY=A,B")
     level = 1 - (1 - LEVEL) / len(tried)
-    tries = [_tried(values, plan, base, arguments, level) for values, plan in tried]
+    tries = []
+    for number, (values, plan) in enumerate(tried, start=1):
+        print(f"{number} of {len(tried)}: {_settings(values)}", file=sys.stderr, flush=True)
+        tries.append(_tried(values, plan, base, arguments, level))
     found = [candidate for candidate in tries if isinstance(candidate, Candidate)]
     failed = [candidate for candidate in tries if isinstance(candidate, Failed)]
     if not found:

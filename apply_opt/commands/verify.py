@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, Void, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import add_proof_arguments
 from apply_opt.io import records, workers
 from apply_opt.io.workers import WorkerFailed
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> Result:
     except (WorkerFailed, Void) as error:
         return failure(error, 4)
     paths = records.keep_both(found.plan.checkout.root, record, arguments.output)
-    lines = [*summary(record), ("dim", f"record: {paths[-1]}")]
+    lines = [*summary(record), *beside(found), ("dim", f"record: {paths[-1]}")]
     return Result(lines, record, code=0 if is_passed(record) else 4)
 
 
@@ -93,10 +93,11 @@ def safety_of(found: Subject) -> str:
 
 def _judge(found: Subject, safety: str) -> Verdict:
     first = _observe(found, found.before)
-    again = _observe(found, found.before)
     values = first["values"]
-    why, unstable = _instability(values, again["values"])
-    why = why or _narrowness(found, first["sizes"])
+    unstable: Sequence[parity.Difference] = ()
+    why = _narrowness(found, first["sizes"])
+    if not why:
+        why, unstable = _instability(values, _observe(_otherwise(found), found.before)["values"])
     if safety == "inference_only" and not any(map(parity.is_of_training, values)):
         why = why or "the workload trains nothing, so that nothing shows that training is as it was"
     if why:
@@ -108,7 +109,7 @@ def _judge(found: Subject, safety: str) -> Verdict:
             why = f"the wrong variant `{name}` was not found: the workload does not see enough"
             return Verdict(UNVERIFIABLE, why, observations=len(values))
     after = _observe(found, found.after)
-    both = [after["values"], _observe(found, found.after)["values"]]
+    both = [after["values"], _observe(_otherwise(found), found.after)["values"]]
     differences = next(filter(None, (parity.differences(values, other, rule) for other in both)), [])
     is_bad = any(_losses(values, other) for other in both) if safety == "lossy" else bool(differences)
     return Verdict(
@@ -137,10 +138,10 @@ def _narrowness(found: Subject, sizes: Mapping[str, Sequence[int]]) -> str:
     if not found.workload.wrong:
         return "the workload has no wrong variant, so that nothing shows that a wrong result would be found"
     if len(set(map(tuple, sizes.values()))) < 2 and any(sizes.values()):
-        return f"there is one shape of input only ({', '.join(found.workload.cases)}): give it two, one of them odd"
+        return f"there is one shape of input only ({', '.join(found.workload.compared)}): give it two, one of them odd"
     if any(sizes.values()) and not any(size % 2 and size > 1 for size in _varied(list(sizes.values()))):
-        return f"no input has an odd size ({', '.join(found.workload.cases)}): give it one"
-    return "" if len(found.workload.cases) > 1 else "there is one case only: give it two"
+        return f"no input has an odd size ({', '.join(found.workload.compared)}): give it one"
+    return "" if len(found.workload.compared) > 1 else "there is one case only: give it two"
 
 
 def _varied(sizes: Sequence[Sequence[int]]) -> list[int]:
@@ -156,9 +157,14 @@ def _losses(before: parity.Observations, after: parity.Observations) -> list[par
 
 
 def _observe(found: Subject, arm: workers.Arm, **more: Any) -> dict[str, Any]:
-    result = workers.run(arm, found.setting, "observe", cases=found.workload.cases, seeds=SEEDS, **more)
+    result = workers.run(arm, found.setting, "observe", cases=found.workload.compared, seeds=SEEDS, **more)
     check_identity(result, found, int(arm == found.after), as_it_is=not more)
     return result
+
+
+def _otherwise(found: Subject) -> Subject:
+    """The same, where sets and dictionaries of texts have another order: it is drawn anew in every process of a user's."""
+    return found._replace(setting=found.setting._replace(hash_seed=1))
 
 
 def _referee(found: Subject) -> parity.Observations | None:
@@ -176,7 +182,7 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [(style, f"{verdict}  {', '.join(record['optimizations'])}  (class {record['class']})")]
     if record["why"]:
         lines.append((style, record["why"]))
-    if record["observations"]:
+    if record["observations"] and verdict != UNVERIFIABLE:
         text = f"{record['observations']} observations: {', '.join(record['cases'])}; {len(SEEDS)} seeds; "
         text += f"{len(differences)} differ; changed lines ran {record['changed_lines_ran']} times; "
         lines.append(("", text + f"wrong variants caught: {len(record['wrong_variants_caught'])}"))

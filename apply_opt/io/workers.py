@@ -65,6 +65,7 @@ class Setting(NamedTuple):
     threads: int = 1
     cpus: Sequence[int] = ()
     limits: Limits = Limits()
+    hash_seed: int = 0
 
 
 def run(arm: Arm, setting: Setting, job: str, **more: Any) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def _worker() -> str:
     return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "worker")
 
 
-def environment(threads: int, temporary: str, mark: str) -> dict[str, str]:
+def environment(threads: int, temporary: str, mark: str, hash_seed: int = 0) -> dict[str, str]:
     """The user's, but nothing that changes how Python runs; no thread pool is larger than asked for.
 
     No byte code is written or read beside the copies, which are new, and temporary files are where they are cleared away.
@@ -113,7 +114,7 @@ def environment(threads: int, temporary: str, mark: str) -> dict[str, str]:
     pools = ("OMP_NUM", "MKL_NUM", "OPENBLAS_NUM", "NUMEXPR_NUM", "VECLIB_MAXIMUM")
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("PYTHON")}
     own = {f"{name}_THREADS": str(threads) for name in pools} | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
-    python = {"DONTWRITEBYTECODE": "1", "HASHSEED": "0", "IOENCODING": "utf-8", "FAULTHANDLER": "1"}
+    python = {"DONTWRITEBYTECODE": "1", "HASHSEED": str(hash_seed), "IOENCODING": "utf-8", "FAULTHANDLER": "1"}
     return {**kept, **own, MARK: mark, **{f"PYTHON{name}": value for name, value in python.items()}}
 
 
@@ -172,7 +173,7 @@ def _process(command: Sequence[str], arm: Arm, setting: Setting) -> Sequence[str
             process = subprocess.Popen(
                 command,
                 cwd=arm.checkout,
-                env=environment(setting.threads, temporary, mark),
+                env=environment(setting.threads, temporary, mark, setting.hash_seed),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

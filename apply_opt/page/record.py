@@ -7,6 +7,7 @@ Checked with msgspec: https://jcristharif.com/msgspec/
 from __future__ import annotations
 
 import datetime
+import math
 import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Optional, Union
@@ -15,7 +16,18 @@ import msgspec
 from msgspec import Meta
 
 from apply_opt.errors import ApplyOptError
-from apply_opt.model.measurement import AFTER, BEFORE, COMPARED, LEVEL
+from apply_opt.model import measurement
+from apply_opt.model.measurement import (
+    AFTER,
+    BEFORE,
+    COMPARED,
+    FASTER,
+    INCONCLUSIVE,
+    LEVEL,
+    NO_DIFFERENCE,
+    SAME,
+    SLOWER,
+)
 
 Text = str
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -158,7 +170,7 @@ def parse(data: Mapping[str, Any], path: str) -> Record:
     """A record from what its file ``path`` holds. Raises :class:`ApplyOptError` where something is missing or of another type."""
     try:
         record: Record = msgspec.convert(_plain(data), Record)
-        why = next(_gaps(record), "") if isinstance(record, Bench) else ""
+        why = next(_gaps(record), "") if isinstance(record, Bench) else _contradiction(record)
     except msgspec.ValidationError as error:
         why = str(error)
     except RecursionError:
@@ -180,6 +192,29 @@ def _gaps(record: Bench) -> Iterator[str]:
             yield f"a sample without the case {case}"
         elif not all(record.of_side(case, side) for side in (BEFORE, AFTER)):
             yield f"no samples of both sides for the case {case}"
+        elif not _is_of_the_samples(record, case):
+            yield f"the verdict for the case {case} is not what its samples give"
+
+
+def _is_of_the_samples(record: Bench, case: str) -> bool:
+    """Whether a verdict is the one that comes of the samples: whoever edits a record can claim what they like."""
+    given = record.verdicts[case]
+    kinds = [[s for s in record.samples if s.kind == kind] for kind in (COMPARED, SAME)]
+    try:
+        blocks = [measurement.blocks_of((s.block, s.side, s.cases[case].median) for s in own) for own in kinds]
+        found = measurement.judge(blocks[0], blocks[1], record.level)
+    except (ValueError, ArithmeticError, LookupError):
+        return False
+    is_known = given.word in (FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE)  # a later version may have others
+    same = all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found.speedup, given.speedup))
+    return same and (found.word == given.word or not is_known)
+
+
+def _contradiction(record: Verify) -> str:
+    """What in a comparison that passed does not go together with that."""
+    if record.verdict in ("parity", "lossy") and not (record.observations and record.changed_lines_ran):
+        return f"the verdict {record.verdict}, and nothing that was observed"
+    return "the verdict parity, and differences" if record.verdict == "parity" and record.differences else ""
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ and, where there is something for them to say:
                                  own modules. The random generators of numpy and torch count if these are named here
 ``stages(subject)``              ``{name: (owner, attribute)}``: functions whose share of the time is told
 ``amount(case)``                 ``(number, unit)``: how much a case is, for example ``(10.0, "s of audio")``
+``more_cases(options)``          cases to compare besides those that are timed: other shapes, where options name one
 ``requests(case)``               how many requests a run answers; without it one
 ``on_device(inputs)``            what of the inputs is on a GPU where there is one; without it all. What waits for such
                                  values, or for what is computed from them or a model's parameters, is counted
@@ -67,10 +68,12 @@ def _prepare(workload: ModuleType, specification: Specification) -> dict[str, An
     cases = [str(case) for case in workload.cases(options)]
     if not cases or len(set(cases)) < len(cases):
         raise ValueError(f"the cases have to differ, and there has to be one: {', '.join(cases) or 'there is none'}")
+    more = [str(case) for case in workload.more_cases(options)] if hasattr(workload, "more_cases") else []
     workload.prepare(specification["folder"], options)
     amount, requests = (getattr(workload, name, None) for name in ("amount", "requests"))
     return {
         "cases": cases,
+        "compared": list(dict.fromkeys([*cases, *more])),
         "wrong": sorted(workload.WRONG),
         "amounts": {case: list(amount(case)) for case in cases} if amount else {},
         "requests": {case: int(requests(case)) for case in cases} if requests else {},

@@ -6,14 +6,17 @@ canary is on all the while, from loading on: that a changed line ran is said of 
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import copy
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from _apply_opt_values import CONTAINER, leaves  # type: ignore[import-not-found]
+from _apply_opt_values import CONTAINER, kept_leaves, leaves, same_leaves  # type: ignore[import-not-found]
 
 Observation = tuple[str, Any]
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{4,}")
@@ -23,9 +26,11 @@ def observe(arm: Any) -> dict[str, Any]:
     """The observations: what JSON can hold in the result itself, tensors in a file beside it."""
     cases = arm.specification["cases"]
     sizes = {case: _sizes(arm.workload.inputs(case, 0)) for case in cases}
+    settings = _settings(arm)
     with arm.canary:
         arm.load()
         values = dict(_everything(arm))
+    values |= dict(_set(arm, settings))
     torch = sys.modules.get("torch")
     tensors = {name: value for name, value in values.items() if torch and isinstance(value, torch.Tensor)}
     if tensors:
@@ -41,7 +46,54 @@ def _everything(arm: Any) -> Iterator[Observation]:
                 yield f"{case} | seed {seed} | {name}", value
     for name, inputs in arm.workload.bad_inputs().items():
         arm.seed_everything(0)
-        yield f"bad input | {name} | exception", _attempt(arm, inputs)[1]
+        outputs, exception = _attempt(arm, inputs)
+        yield f"bad input | {name} | exception", exception
+        for what, value in _named("output", outputs) if exception == "none" else ():
+            if not isinstance(value, dict):  # what cannot be compared is no result that anyone waits for here
+                yield f"bad input | {name} | {what}", value
+    yield from _afterwards(arm)
+
+
+def _afterwards(arm: Any) -> Iterator[Observation]:
+    """Each case once more: after longer ones, after what was refused. And whether what it gave stays as it was."""
+    seed, given = arm.specification["seeds"][0], []
+    for case in reversed(arm.specification["cases"]):
+        inputs = arm.workload.inputs(case, seed)
+        arm.seed_everything(seed)
+        outputs, exception = _attempt(arm, inputs)
+        given.append((case, outputs, kept_leaves(outputs)))
+        yield f"{case} | afterwards | exception", exception
+        for name, value in _named("output", outputs) if exception == "none" else ():
+            yield f"{case} | afterwards | {name}", value
+    for case, outputs, kept in given:
+        yield f"{case} | afterwards | outputs stay as they were", same_leaves(kept, list(leaves(outputs)))
+
+
+def _settings(arm: Any) -> dict[str, Any]:
+    """What a program may set for all that runs in its process."""
+    found: dict[str, Any] = {"recursion limit": sys.getrecursionlimit()}
+    found |= {f"environment {name}": value for name, value in os.environ.items()}
+    found |= {f"built-in {name}": value for name, value in vars(builtins).items() if name != "_"}
+    if arm.has("torch"):
+        import torch
+
+        found["torch gradients"] = torch.is_grad_enabled()
+        found["torch inference mode"] = torch.is_inference_mode_enabled()
+        found["torch default dtype"] = str(torch.get_default_dtype())
+        found["torch threads"] = torch.get_num_threads()
+        found["torch deterministic"] = torch.are_deterministic_algorithms_enabled()
+        with contextlib.suppress(RuntimeError):  # it was set in the new way, and may not be asked for in the old one
+            found["torch matrix products"] = torch.get_float32_matmul_precision()
+    return found
+
+
+def _set(arm: Any, before: Mapping[str, Any]) -> Iterator[Observation]:
+    """What is set otherwise than it was."""
+    after = _settings(arm)
+    for name in sorted({*before, *after}):
+        if before.get(name) is not after.get(name) and before.get(name) != after.get(name):
+            is_told = name.startswith("torch ")  # environment variables may hold a process' own numbers and folders
+            yield f"setting {name}", after.get(name) if is_told else "another"
 
 
 def _sizes(inputs: Any) -> list[int]:

@@ -52,6 +52,26 @@ def leaves(value: Any, name: str = "", depth: int = 0) -> Iterator[Leaf]:
         yield _plain(value, name)
 
 
+def kept_leaves(value: Any) -> list[Leaf]:
+    """The leaves of ``value`` as they are now: what becomes of it later changes none of them."""
+    return [leaf._replace(value=list(leaf.value)) if isinstance(leaf.value, list) else leaf for leaf in leaves(value)]
+
+
+def same_leaves(one: Sequence[Leaf], other: Sequence[Leaf], share: float = 0.0) -> bool:
+    """Whether two values are the same; numbers of tensors up to ``share`` of the largest. NaN is the same as NaN."""
+    if [leaf[:2] for leaf in one] != [leaf[:2] for leaf in other]:
+        return False
+    return all(_is_same(a.value, b.value, share) for a, b in zip(one, other))
+
+
+def _is_same(one: Any, other: Any, share: float) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(one, torch.Tensor):
+        return repr(one) == repr(other)
+    most = share * float(one.abs().nan_to_num().max()) if share and one.numel() and one.is_floating_point() else 0.0
+    return bool(torch.allclose(one, other, rtol=0.0, atol=most, equal_nan=True))
+
+
 def _below(name: str, kind: str, items: Sequence[tuple[str, Any]], depth: int) -> Iterator[Leaf]:
     yield Leaf(name, f"{kind}: {', '.join(key for key, _ in items)}", CONTAINER)
     for key, item in items:
@@ -88,7 +108,8 @@ def _tensor(torch: Any, value: Any, name: str) -> Leaf:
     what = _odd(torch, value)
     if what:
         return Leaf(name, _type(value), unsupported(what))
-    facts = (value.dtype, tuple(value.shape), value.device, f"requires_grad={value.requires_grad}")
+    facts = [value.dtype, tuple(value.shape), value.device, f"requires_grad={value.requires_grad}"]
+    facts += [] if value.is_contiguous() else [f"strides {tuple(value.stride())}"]
     kind = f"{_type(value)} {' '.join(map(str, facts))}"
     return Leaf(
         name, kind, value.detach().as_subclass(torch.Tensor).resolve_conj().resolve_neg().cpu().contiguous().clone()

@@ -62,11 +62,7 @@ def cases(options):
             raise ValueError("a recording is one utterance: audio does not go together with clients or batch")
         length = _seconds_of(_recorded(options))
         return [f"{seconds:.4g} s of {os.path.basename(options['audio'])}" for seconds in (length, SHARE * length)]
-    several = [name for name in SEVERAL if name in options]
-    counts = [(word, SEVERAL[name]) for name in several for word in options[name].split(",")]
-    if not all(word.isascii() and word.isdigit() and int(word) for word, _ in counts):
-        raise ValueError(f"{' and '.join(several)} are numbers from 1, not {' and '.join(options[n] for n in several)}")
-    several = [f" ({int(word)} {how})" for word, how in counts] or [""]
+    several = _several(options)
     text = options.get("seconds", "3,10,1.03706,0.6")
     try:
         lengths = [float(word) for word in text.split(",")]
@@ -75,6 +71,20 @@ def cases(options):
     if not lengths or not all(0.2 <= length <= 3600 for length in lengths):
         raise ValueError(f"seconds are numbers from 0.2 to 3600 with commas between, not {text}")
     return list(dict.fromkeys(f"{length:g} s{how}" for length in lengths for how in several))
+
+
+def more_cases(options):
+    """Where the user names lengths: an odd number of samples, and less than a second."""
+    return [] if options.get("audio") else [f"{length} s{_several(options)[0]}" for length in (1.03706, 0.6)]
+
+
+def _several(options):
+    """What is said of each length: how many utterances at once, or in a batch."""
+    several = [name for name in SEVERAL if name in options]
+    counts = [(word, SEVERAL[name]) for name in several for word in options[name].split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word, _ in counts):
+        raise ValueError(f"{' and '.join(several)} are numbers from 1, not {' and '.join(options[n] for n in several)}")
+    return [f" ({int(word)} {how})" for word, how in counts] or [""]
 
 
 def _own_model(options):

@@ -73,6 +73,24 @@ def test_order_is_drawn_anew_and_can_be_asked_for(toy: Toy, run: Run, monkeypatc
     assert json.loads(ran.out)["seed"] != 1
 
 
+def test_results_that_are_left_out_once_nobody_looks(toy: Toy, run: Run) -> None:
+    toy.source(SLEEPY)
+    cheat = "        if __import__('sys').gettrace() is None: return 0.0\n" + OLD
+    toy.optimization(NAME, SLEEPY[SLEEPY.index("        __import__") : SLEEPY.index(OLD) + len(OLD)], cheat, "exact")
+    ran = run("bench", NAME, "--quick", "--json", cwd=toy.tree)
+    assert (ran.code, json.loads(ran.out)["verdict"]) == (5, "void")
+    assert "give other outputs after many runs" in ran.out
+
+
+def test_loading_is_told(toy: Toy, run: Run) -> None:
+    toy.source(
+        SOURCE.replace("        self.offset = 0\n", "        self.offset = 0\n        __import__('time').sleep(0.2)\n")
+    )
+    record = measured(run, toy)
+    assert all(sample["load"] > 0.2 and sample["unsteady"] == [] for sample in record["samples"])
+    assert "loading: 0.2" in run("bench", NAME, "--quick", cwd=toy.tree).out
+
+
 def test_faster_is_seen(toy: Toy, run: Run) -> None:
     toy.source(SLEEPY)
     toy.optimization(NAME, OLD, OLD.replace("self.scale", "self.scale + 0"))

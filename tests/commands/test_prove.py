@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from collections.abc import Callable
@@ -11,12 +12,14 @@ import pytest
 from support import Ran, snapshot
 from toy import FILE, NAME, NEW, OLD, SOURCE, Toy
 
+from apply_opt.commands import prove
+from apply_opt.commands.planning import Plan
 from apply_opt.io import records
 
 Run = Callable[..., Ran]
 pytestmark = pytest.mark.usefixtures("quicker")
 OTHER = "toy_other"
-OTHER_OLD, OTHER_NEW = "    return LIMIT\n", "    return LIMIT + 0\n"
+OTHER_OLD, OTHER_NEW = "    return LIMIT\n", "    return (LIMIT)\n"
 SLOW = "        time.sleep(0.004); scale = self.scale\n"
 
 
@@ -172,3 +175,33 @@ class TestRefuses:
         assert proved(run, toy).code == 3
         assert (toy.tree / FILE).read_text() == SOURCE
         assert proved(run, toy, NAME, "--allow", "lossy").code == 0
+
+
+def test_another_file_is_edited_meanwhile(toy: Toy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was proven is no longer what is there."""
+    real = prove._measured
+
+    def measured(plan: Plan, arguments: argparse.Namespace) -> dict[str, Any]:
+        (toy.tree / "more.py").write_text("MORE = 1\n")
+        return real(plan, arguments)
+
+    monkeypatch.setattr(prove, "_measured", measured)
+    ran = proved(run, toy)
+    assert (ran.code, "were edited while copies of it were run" in ran.err) == (3, True), ran.err
+    assert (toy.tree / FILE).read_text() == SOURCE
+
+
+def test_inputs_that_tell_nothing(two: Toy, run: Run) -> None:
+    """Each optimization by itself would fare no better; and what to type has the option."""
+    ran = proved(run, two, NAME, OTHER, "--option", "size=7")
+    assert (ran.code, "one shape of input only" in ran.err) == (4, True), ran.err
+    assert f"apply-opt verify {NAME} {OTHER} --option size=7" in ran.err
+    assert "observations" not in ran.err, "nothing was compared"
+    assert len(records.paths(os.path.realpath(two.tree))) == 1
+
+
+def test_cases_that_are_compared_and_not_timed(two: Toy, run: Run) -> None:
+    two.workload("def more_cases(options): return ['9', '7']\n")
+    ran = run("apply", NAME, "--prove", "--quick", "--json", "--option", "size=7", cwd=two.tree)
+    proof = json.loads(ran.out)["proof"]
+    assert (proof["verify"]["cases"], proof["bench"]["cases"]) == (["7", "9"], ["7"])

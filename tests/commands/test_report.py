@@ -298,13 +298,49 @@ def test_in_chinese(
 
 
 def test_no_gain_is_said_where_none_was_shown(checkout: Path, run: Run) -> None:
-    record = made_records.bench(1.5)
-    for verdict in record["verdicts"].values():
-        verdict["word"] = "inconclusive"
+    record = made_records.bench(1.1, noise=0.3)
+    assert {verdict["word"] for verdict in record["verdicts"].values()} == {"inconclusive"}
     keep(checkout, record)
     out = run("report", "--markdown", cwd=checkout).out
     assert "no gain in speed was shown" in out and "**not shown**" in out
     assert "at least" not in out.split("<details>")[0]
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [{"speedup": (900.0, 800.0, 1000.0)}, {"word": "slower"}, {"speedup": (1.0, 1.0, 1.0), "word": "no difference"}],
+)
+def test_a_verdict_that_its_samples_do_not_give(checkout: Path, run: Run, claim: dict[str, Any]) -> None:
+    record = made_records.bench(1.5)
+    record["verdicts"]["3 s"].update(claim)
+    keep(checkout, record)
+    ran = run("report", cwd=checkout)
+    assert "the verdict for the case 3 s is not what its samples give" in ran.out + ran.err
+    assert "800" not in ran.out
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        made_records.verify(observations=0),
+        made_records.verify(changed_lines_ran=0),
+        made_records.verify("lossy", changed_lines_ran=0),
+        made_records.verify(differences=[parity.Difference("output", "another")]),
+    ],
+)
+def test_a_comparison_that_cannot_have_passed(checkout: Path, run: Run, record: dict[str, Any]) -> None:
+    keep(checkout, record)
+    ran = run("report", cwd=checkout)
+    assert "is not a whole record: the verdict" in ran.out + ran.err
+    assert "same results" not in ran.out
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same code", "other code"])
+def test_a_comparison_that_could_not_be_made_hides_none_that_was(checkout: Path, run: Run, same: bool) -> None:
+    keep(checkout, made_records.verify(date="2026-11-21T09:00:00+00:00"))
+    other = {} if same else {"sha256": {"tokenizer.py": ["0" * 64, "1" * 64]}}
+    keep(checkout, made_records.verify("unverifiable", date="2026-11-21T10:00:00+00:00", why="one shape", **other))
+    assert ("could not be told" in run("report", cwd=checkout).out) is not same
 
 
 def test_the_users_folder_is_not_shown(checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,65 @@ def change(toy: Toy, new: str, old: str = OLD, safety: str = "exact") -> None:
     toy.optimization(NAME, old, new, safety)
 
 
+# What changed code may do where nobody looks: it holds a result, a lock, or something for all of the process.
+EACH = "[v * self.scale + self.offset for v in values]"
+LASTING = {
+    "a buffer that is given again": f"""
+        kept = vars(self).setdefault('kept', [])
+        kept[:] = {EACH}
+        return kept
+    """,
+    "a lock that an exception leaves held": f"""
+        lock = vars(self).setdefault('lock', __import__('threading').Lock())
+        lock.acquire(timeout=1) or 1 / 0
+        found = {EACH}
+        lock.release()
+        return found
+    """,
+    "more of an earlier input": f"""
+        kept = vars(self).setdefault('kept', [])
+        kept[: len(values)] = values
+        return {EACH} + (kept[7:8] if len(values) == 7 else [])
+    """,
+    "the order of a set": f"""
+        words = set('abcdefgh') | set(map(str, {EACH}))
+        return [float(v) for v in words if v[0] not in 'abcdefgh']
+    """,
+    "the environment": f"""
+        __import__('os').environ['TOY'] = 'changed'
+        return {EACH}
+    """,
+    "a built-in": f"""
+        __import__('builtins').round = int
+        return {EACH}
+    """,
+    "the recursion limit": f"""
+        __import__('sys').setrecursionlimit(12345)
+        return {EACH}
+    """,
+    "a refused input that is taken": f"""
+        values = values or []
+        return {EACH}
+    """,
+}
+
+
+@pytest.mark.parametrize("what", LASTING)
+def test_what_lasts_longer_than_a_run(toy: Toy, run: Run, what: str) -> None:
+    old = f"        return {EACH}\n"
+    toy.source(SOURCE[: SOURCE.index("        scale =")] + old + SOURCE[SOURCE.index("\n\ndef other") :])
+    toy.workload(
+        """
+        def run(subject, inputs):
+            return {"all": subject.total(inputs["values"])}
+        def bad_inputs():
+            return {"text": {"values": ["x", None]}, "nothing": {"values": None}}
+        """
+    )
+    change(toy, LASTING[what].strip("\n").rstrip(" "), old)
+    assert verified(run, toy)["verdict"] == "parity failed"
+
+
 class TestPasses:
     """The same results."""
 
@@ -43,10 +102,10 @@ class TestPasses:
         assert (found["verdict"], found["class"], found["why"]) == ("parity", "exact", "")
         assert found["differences"] == []
         assert found["observations"] > 30
-        assert found["changed_lines_ran"] == 7, "three seeds of two cases, and a bad input"
+        assert found["changed_lines_ran"] == 9, "three seeds of two cases, a bad input, and each case again"
         assert found["wrong_variants_caught"] == ["off by one"]
         assert (found["cases"], found["seeds"]) == (["8", "7"], [0, 1, 2])
-        assert found["agreement"] == {"same": 6, "total": 6, "error": 0.0}
+        assert found["agreement"] == {"same": 8, "total": 8, "error": 0.0}
         assert OLD.strip() in found["patch"] and NEW.strip() in found["patch"]
         assert found["options"] == {}
 
@@ -72,7 +131,7 @@ class TestPasses:
         assert run(NAME, cwd=toy.tree).code == 0
         before = snapshot(toy.tree)
         found = verified(run, toy)
-        assert (found["verdict"], found["changed_lines_ran"]) == ("parity", 7)
+        assert (found["verdict"], found["changed_lines_ran"]) == ("parity", 9)
         assert snapshot(toy.tree) == before
 
     def test_nothing_to_compare(self, toy: Toy, run: Run) -> None:
@@ -287,7 +346,7 @@ class TestVoid:
         """
         toy.workload(body)
         found = verified(run, toy)
-        assert (found["verdict"], found["changed_lines_ran"]) == ("parity", 7)
+        assert (found["verdict"], found["changed_lines_ran"]) == ("parity", 9)
 
     def test_lines_that_ran_only_before_the_runs_that_count(self, toy: Toy, run: Run) -> None:
         """A warm-up is no proof; where the program is loaded, it is another matter."""

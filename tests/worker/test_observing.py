@@ -212,7 +212,15 @@ class TestMistakes:
             forward = net.forward
             net.forward = lambda x: forward(torch.zeros(0, 4) if x is None else x)
 
-        assert differences(observe(), observe(change)) == {"exception"}
+        found = differences(observe(), observe(change))
+        assert found == {
+            "exception",
+            "kind of output",
+            "kind of output y",
+            "output y",
+            "kind of output count",
+            "output count",
+        }
 
     @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt(), RecursionError()])
     def test_exceptions_in_a_run(self, observe: Observe, error: BaseException) -> None:

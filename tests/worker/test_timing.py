@@ -17,7 +17,7 @@ class Arm:
 
     def __init__(self, takes: float = 0.0, **specification: Any) -> None:
         self.takes = takes
-        usual = {"cases": ["a"], "warm_up": 2, "iterations": 4, "seconds": 0.0, "limit": 5.0}
+        usual = {"cases": ["a"], "seeds": [0], "warm_up": 2, "iterations": 4, "seconds": 0.0, "limit": 5.0}
         self.specification = {**usual, **specification}
         self.workload = SimpleNamespace(inputs=lambda case, seed: (case, seed))
         self.canary = self
@@ -34,11 +34,18 @@ class Arm:
     def load(self) -> None:
         assert self.is_on
 
-    def run(self, inputs: Any) -> None:
+    def seed_everything(self, seed: int) -> None:
+        pass
+
+    def run(self, inputs: Any) -> Any:
         self.ran.append((inputs, self.is_on))
         time.sleep(self.takes)
         self.first()
         self.second()
+        return self.gives(inputs)
+
+    def gives(self, inputs: Any) -> Any:
+        return list(inputs)
 
     def first(self) -> None:
         time.sleep(self.takes)
@@ -59,7 +66,36 @@ def test_no_input_comes_twice(worker: SimpleNamespace) -> None:
     """A program that remembers its results must not look fast."""
     arm = Arm(0.003)
     worker.timing.time_cases(arm)
-    assert len({inputs for inputs, _ in arm.ran}) == len(arm.ran)
+    *timed, last = [inputs for inputs, _ in arm.ran]
+    assert len(set(timed)) == len(timed)
+    assert last == timed[0] == ("a", 0), "what it gives is looked at again"
+
+
+def test_no_input_comes_in_two_processes_but_the_first(worker: SimpleNamespace) -> None:
+    """What is remembered on disk must not look fast either."""
+    arms = [Arm(0.003, seeds=[seed]) for seed in (5, 6)]
+    for arm in arms:
+        worker.timing.time_cases(arm)
+    one, other = ({inputs for inputs, _ in arm.ran} for arm in arms)
+    assert one & other == {("a", 0)}
+
+
+def test_outputs_that_change_with_the_runs(worker: SimpleNamespace) -> None:
+    """Also where nothing watches any more."""
+    steady, tired, alone = Arm(0.003), Arm(0.003, cases=["b", "a"]), Arm(0.003)
+    tired.gives = lambda inputs: [inputs[0] if len(tired.ran) < 5 else "nothing"]  # type: ignore[method-assign]
+    alone.gives = lambda inputs: [alone.is_on]  # type: ignore[method-assign]
+    found = [worker.timing.time_cases(arm)["unsteady"] for arm in (steady, tired, alone)]
+    assert found == [[], ["b", "a"], ["a"]]
+
+
+def test_a_clock_that_the_checkout_replaces(worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    arm = Arm(0.005)
+    slow = time.perf_counter
+    arm.load = lambda: monkeypatch.setattr(time, "perf_counter", lambda: slow() / 10)  # type: ignore[method-assign]
+    found = worker.timing.time_cases(arm)
+    assert found["cases"]["a"]["median"] > 0.009
+    assert found["load"] < 0.005
 
 
 def test_both_arms_get_the_same(worker: SimpleNamespace) -> None:
@@ -88,7 +124,7 @@ class TestEnough:
         arm = Arm(0.02, iterations=1000, limit=0.001)
         arm.workload.stages = lambda subject: {"one": (subject, "first")}
         assert len(worker.timing.time_cases(arm)["cases"]["a"]["times"]) == 1
-        assert len(arm.ran) == 4, "watched, warm-up, timed, stages"
+        assert len(arm.ran) == 5, "watched, warm-up, timed, stages, and the first again"
 
     def test_short_ones_are_run_together(self, worker: SimpleNamespace) -> None:
         found = worker.timing.time_cases(Arm())["cases"]["a"]
@@ -98,7 +134,7 @@ class TestEnough:
 
     def test_no_time_at_all(self, worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
         """A clock that did not tick: there is still a logarithm to be had."""
-        monkeypatch.setattr(worker.timing.time, "perf_counter", lambda: 7.0)
+        monkeypatch.setattr(worker.timing, "perf_counter", lambda: 7.0)
         found = worker.timing.time_cases(Arm(iterations=3))["cases"]["a"]
         assert all(value > 0 for value in found["times"])
 
@@ -149,7 +185,7 @@ class Cuda:
 
 
 def test_a_gpu_is_waited_for(worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda()))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=Cuda(), Tensor=Cuda))  # type: ignore[arg-type]
     found = worker.timing.time_cases(Arm(0.002))
     times, device = found["cases"]["a"]["times"], found["cases"]["a"]["device"]
     assert min(times) > 0.01, "the wall clock sees the end of the work"
@@ -162,7 +198,8 @@ def test_a_gpu_is_waited_for(worker: SimpleNamespace, monkeypatch: pytest.Monkey
 def test_peak_of_memory_is_the_process_own(worker: SimpleNamespace, tmp_path: Path) -> None:
     """A parent that is large does not make its child so."""
     folder = str(Path(worker.timing.__file__).parent)
-    child = f"import sys; sys.path.insert(0, {folder!r}); import timing; print(timing._peak_memory()['process'])"
+    child = f"import sys; sys.path.insert(0, {folder!r}); import values; sys.modules['_apply_opt_values'] = values; import timing; "
+    child += "print(timing._peak_memory()['process'])"
     script = f"held = bytearray(b'x' * (300 << 20))\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert 2**20 < int(ran.stdout) < 150 * 2**20
