@@ -45,7 +45,7 @@ LASTING = {
     """,
     "a lock that an exception leaves held": f"""
         lock = vars(self).setdefault('lock', __import__('threading').Lock())
-        lock.acquire(timeout=1) or 1 / 0
+        lock.acquire(timeout=0.05) or 1 / 0
         found = {EACH}
         lock.release()
         return found
