@@ -145,12 +145,18 @@ def _ran_with(record: Header) -> list[str]:
     return [*options, *record.cases, record.machine.cpu, record.machine.system]
 
 
+def _covers(compared: Header, measured: Header) -> bool:
+    """Whether a comparison was of all that was measured, on the same machine; it may be of more."""
+    alike = [(record.options, record.machine.cpu, record.machine.system) for record in (compared, measured)]
+    return alike[0] == alike[1] and {*measured.cases} <= {*compared.cases}
+
+
 def _notes(report: Report, pair: Pair, say: Say) -> Iterator[tuple[str, str]]:
     """What the reader has to know of the records themselves, each with its tone."""
     both = pair.found()
     if len(both) == 2 and both[0].record.sha256 != both[1].record.sha256:
         yield "bad", say("different code")
-    if len(both) == 2 and _ran_with(both[0].record) != _ran_with(both[1].record):
+    if len(both) == 2 and not _covers(both[0].record, both[1].record):
         one, other = (say("list").join(_ran_with(found.record)) for found in both)
         yield "unsure", say("different conditions", compared=one, measured=other)
     for code in dict.fromkeys(found.code for found in both):

@@ -343,6 +343,24 @@ def test_a_comparison_that_could_not_be_made_hides_none_that_was(checkout: Path,
     assert ("could not be told" in run("report", cwd=checkout).out) is not same
 
 
+@pytest.mark.parametrize(
+    ("cases", "options", "said"),
+    [
+        (["3 s", "0.6 s", "1.03706 s"], {}, False),
+        (["3 s", "0.6 s"], {}, False),
+        (["3 s", "1.03706 s"], {}, True),
+        (["3 s", "0.6 s"], {"size": "full"}, True),
+    ],
+    ids=["more was compared", "the same", "something was not compared", "another model"],
+)
+def test_what_was_compared_is_all_that_was_measured(
+    checkout: Path, run: Run, cases: list[str], options: dict[str, str], said: bool
+) -> None:
+    keep(checkout, made_records.verify(cases=cases, options=options))
+    keep(checkout, made_records.bench())
+    assert ("under other conditions" in run("report", cwd=checkout).out) is said
+
+
 def test_the_users_folder_is_not_shown(checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("USERPROFILE", "/home/somebody")
