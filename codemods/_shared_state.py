@@ -165,7 +165,7 @@ def _whole(source: Source, node: ast.expr) -> ast.expr:
 def _may_be_changed(source: Source, node: ast.Attribute) -> bool:
     """Whether a function that may do anything gets what ``node`` holds, or a variable that is changed in place."""
     function = source.function(node)
-    is_changed = function is not None and changed_by_alias(source, function, node) is not None
+    is_changed = function is not None and changed_in_place(source, function, node) is not None
     return is_changed or (_is_argument(source, node) and not _is_number(source, node))
 
 
@@ -186,8 +186,8 @@ def _is_number(source: Source, node: ast.Attribute) -> bool:
     )
 
 
-def changed_by_alias(source: Source, function: Function, node: ast.expr) -> Optional[ast.AST]:
-    """Where ``function`` changes in place what ``node`` holds, by a variable or by a function that it is handed to."""
+def changed_in_place(source: Source, function: Function, node: ast.expr) -> Optional[ast.AST]:
+    """Where ``function`` changes in place what ``node`` holds: right there, by a function it is handed to, or by a variable."""
     whole = _whole(source, node)
     if _is_changed(source, whole):
         return whole

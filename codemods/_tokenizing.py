@@ -29,7 +29,7 @@ from ._scopes import (
     named,
     owners,
 )
-from ._shared_state import IN_PLACE, changed_by_alias, changes_global, of_the_thread, reaches
+from ._shared_state import changed_in_place, changes_global, of_the_thread, reaches
 from ._step_audio_tokenizer import LOG_MEL, encoder_uses, reindent, tokenizer_class
 
 LOCKS = ("Lock", "RLock")
@@ -172,13 +172,14 @@ def _check_side_by_side(source: Source, tokenizer: ast.ClassDef, method: Functio
     """Raise where threads that run ``method`` would wait for each other in front of the models, or change the same things."""
     own = own_methods(source, tokenizer)
     outside = [method]  # what runs while no lock is held
-    for function in reaches(source, tokenizer, method):
-        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and callee(n) == "acquire"):
-            raise Conflict(
-                f"{source.name}:{call.lineno}: {ast.unparse(call)} may hold others back while one waits for them",
-                "hold the lock by `with`, then apply again",
-            )
-    mine = of_the_thread(source, tokenizer, reaches(source, tokenizer, method))
+    reached = reaches(source, tokenizer, method)
+    taken = next((call for function in reached for call in calls(source, "acquire", function)), None)
+    if taken is not None:
+        raise Conflict(
+            f"{source.name}:{taken.lineno}: {ast.unparse(taken)} may hold others back while one waits for them",
+            "hold the lock by `with`, then apply again",
+        )
+    mine = of_the_thread(source, tokenizer, reached)
     if mine is not None:
         raise Conflict(f"{source.name}:{mine.lineno}: {ast.unparse(mine)} is another one in another thread")
     for function in outside:
@@ -196,21 +197,11 @@ def _check_side_by_side(source: Source, tokenizer: ast.ClassDef, method: Functio
                 raise Conflict(f"{where}: {ast.unparse(held)} is held here, so that others cannot come to the models")
             if inner is not None and held is None and inner not in outside:
                 outside.append(inner)
-            if inner is None and held is None and (_changes(source, node) or changed_by_alias(source, function, node)):
+            if inner is None and held is None and changed_in_place(source, function, node):
                 raise Conflict(
                     f"{where}: self.{node.attr} is changed while no lock is held: {method.name} is not for several threads",
                     "hold a lock there, then apply again",
                 )
-
-
-def _changes(source: Source, node: ast.expr) -> bool:
-    """Whether the attribute ``node``, or what it holds, is plainly changed right here."""
-    parent = source.ancestors(node)[0]
-    if not isinstance(getattr(node, "ctx", None), ast.Load):
-        return True
-    if isinstance(parent, ast.Call) and parent.func is node:
-        return bool(IN_PLACE.fullmatch(callee(parent)))
-    return isinstance(parent, (ast.Attribute, ast.Subscript)) and parent.value is node and _changes(source, parent)
 
 
 def below(source: Source, method: Function, text: str) -> Edit:
