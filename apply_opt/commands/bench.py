@@ -27,7 +27,7 @@ from apply_opt.model.measurement import (
     LEVEL,
     SAME,
     SLOWER,
-    Block,
+    Sample,
     Verdict,
 )
 
@@ -149,12 +149,8 @@ def _stages(samples: Sequence[Mapping[str, Any]], side: str, cases: Sequence[str
 
 
 def _judged(samples: Sequence[Mapping[str, Any]], case: str, level: float) -> Verdict:
-    return measurement.judge(_blocks(samples, COMPARED, case), _blocks(samples, SAME, case), level)
-
-
-def _blocks(samples: Sequence[Mapping[str, Any]], kind: str, case: str) -> list[Block]:
-    own = [sample for sample in samples if sample["kind"] == kind]
-    return measurement.blocks_of((s["block"], s["side"], s["cases"][case]["median"]) for s in own)
+    own = [Sample(s["kind"], s["block"], s["side"], s["cases"][case]["median"]) for s in samples]
+    return measurement.judge_samples(own, level)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 
 BEFORE, AFTER = "before", "after"
 FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE = "faster", "slower", "no difference", "inconclusive"
+WORDS = (FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE)
 COMPARED, SAME = "before/after", "before/before"
 """The kinds of blocks: both sides, and the same code against itself."""
 LEVEL = 0.95
@@ -35,11 +36,21 @@ class Block(NamedTuple):
         return statistics.fmean(map(math.log, self.before)) - statistics.fmean(map(math.log, self.after))
 
 
-def blocks_of(samples: Iterable[tuple[int, str, float]]) -> list[Block]:
-    """The blocks of samples, (number of the block, side, seconds), that have both sides, in order."""
+class Sample(NamedTuple):
+    """One process: the kind of its block and the block's number, its side, and the seconds of a run in it."""
+
+    kind: str
+    block: int
+    side: str
+    seconds: float
+
+
+def blocks_of(samples: Iterable[Sample], kind: str) -> list[Block]:
+    """The blocks of one kind that have both sides, in order."""
     found: dict[int, dict[str, list[float]]] = {}
-    for number, side, seconds in samples:
-        found.setdefault(number, {BEFORE: [], AFTER: []})[side].append(seconds)
+    for sample in samples:
+        if sample.kind == kind:
+            found.setdefault(sample.block, {BEFORE: [], AFTER: []})[sample.side].append(sample.seconds)
     return [Block(sides[BEFORE], sides[AFTER]) for sides in found.values() if sides[BEFORE] and sides[AFTER]]
 
 
@@ -112,6 +123,11 @@ def noise_floor(same: Sequence[Block], blocks: int, level: float = LEVEL) -> flo
         return 0.0
     deviation = math.sqrt(statistics.fmean(block.log_ratio() ** 2 for block in same))
     return _quantile(len(same), level) * deviation / math.sqrt(blocks)
+
+
+def judge_samples(samples: Sequence[Sample], level: float = LEVEL) -> Verdict:
+    """The verdict over samples of both kinds of blocks. Raises :class:`ValueError` where there are too few."""
+    return judge(blocks_of(samples, COMPARED), blocks_of(samples, SAME), level)
 
 
 def judge(blocks: Sequence[Block], same: Sequence[Block] = (), level: float = LEVEL) -> Verdict:

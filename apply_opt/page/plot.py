@@ -97,9 +97,7 @@ def _sorted(one: float, other: float) -> tuple[float, float]:
 
 def block_ratios(record: Bench, case: str) -> list[float]:
     """How many times as fast ``after`` was in each block that has both sides."""
-    own = [sample for sample in record.samples if sample.kind == COMPARED]
-    blocks = measurement.blocks_of((s.block, s.side, s.cases[case].median) for s in own)
-    return [math.exp(block.log_ratio()) for block in blocks]
+    return [math.exp(block.log_ratio()) for block in measurement.blocks_of(record.of_case(case), COMPARED)]
 
 
 def raw(record: Bench, case: str, spelled: Format) -> Raw:

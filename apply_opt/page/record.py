@@ -17,17 +17,7 @@ from msgspec import Meta
 
 from apply_opt.errors import ApplyOptError
 from apply_opt.model import measurement
-from apply_opt.model.measurement import (
-    AFTER,
-    BEFORE,
-    COMPARED,
-    FASTER,
-    INCONCLUSIVE,
-    LEVEL,
-    NO_DIFFERENCE,
-    SAME,
-    SLOWER,
-)
+from apply_opt.model.measurement import AFTER, BEFORE, COMPARED, LEVEL
 
 Text = str
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -158,6 +148,10 @@ class Bench(Header, tag="bench", frozen=True, kw_only=True):
     verdicts: dict[str, Verdict]
     samples: list[Sample]
 
+    def of_case(self, case: str) -> list[measurement.Sample]:
+        """What the case's verdict is made from."""
+        return [measurement.Sample(s.kind, s.block, s.side, s.cases[case].median) for s in self.samples]
+
     def of_side(self, case: str, side: str) -> list[float]:
         """The medians of the processes that ``side`` is judged by."""
         return [s.cases[case].median for s in self.samples if s.kind == COMPARED and s.side == side]
@@ -199,13 +193,11 @@ def _gaps(record: Bench) -> Iterator[str]:
 def _is_of_the_samples(record: Bench, case: str) -> bool:
     """Whether a verdict is the one that comes of the samples: whoever edits a record can claim what they like."""
     given = record.verdicts[case]
-    kinds = [[s for s in record.samples if s.kind == kind] for kind in (COMPARED, SAME)]
     try:
-        blocks = [measurement.blocks_of((s.block, s.side, s.cases[case].median) for s in own) for own in kinds]
-        found = measurement.judge(blocks[0], blocks[1], record.level)
+        found = measurement.judge_samples(record.of_case(case), record.level)
     except (ValueError, ArithmeticError, LookupError):
         return False
-    is_known = given.word in (FASTER, SLOWER, NO_DIFFERENCE, INCONCLUSIVE)  # a later version may have others
+    is_known = given.word in measurement.WORDS  # a later version may have others
     same = all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found.speedup, given.speedup))
     return same and (found.word == given.word or not is_known)
 
