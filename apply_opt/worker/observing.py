@@ -47,8 +47,7 @@ def _everything(arm: Any) -> Iterator[Observation]:
     for name, inputs in arm.workload.bad_inputs().items():
         arm.seed_everything(0)
         outputs, exception = _attempt(arm, inputs)
-        yield f"bad input | {name} | exception", exception
-        for what, value in _named("output", outputs) if exception == "none" else ():
+        for what, value in _results(outputs, exception):
             if not isinstance(value, dict):  # what cannot be compared is no result that anyone waits for here
                 yield f"bad input | {name} | {what}", value
     yield from _afterwards(arm)
@@ -62,8 +61,7 @@ def _afterwards(arm: Any) -> Iterator[Observation]:
         arm.seed_everything(seed)
         outputs, exception = _attempt(arm, inputs)
         given.append((case, outputs, kept_leaves(outputs)))
-        yield f"{case} | afterwards | exception", exception
-        for name, value in _named("output", outputs) if exception == "none" else ():
+        for name, value in _results(outputs, exception):
             yield f"{case} | afterwards | {name}", value
     for case, outputs, kept in given:
         yield f"{case} | afterwards | outputs stay as they were", same_leaves(kept, list(leaves(outputs)))
@@ -142,15 +140,20 @@ def _run(arm: Any, case: str, seed: int, prefix: str) -> Iterator[Observation]:
     arm.seed_everything(seed)
     outputs, exception = _attempt(arm, inputs)
     states = _generator_states(arm)
-    yield f"{prefix}exception", exception
-    if exception == "none":
-        yield from _named(f"{prefix}output", outputs if isinstance(outputs, Mapping) else {"value": outputs})
+    yield from _results(outputs, exception, prefix)
     yield from _named(f"{prefix}input", inputs)
     for name, state in states.items():
         yield f"{prefix}generator {name}", state
     if arm.module is not None:
         for name, buffer in arm.module.named_buffers():
             yield from _named(f"{prefix}buffer {name}", buffer)
+
+
+def _results(outputs: Any, exception: str, prefix: str = "") -> Iterator[Observation]:
+    """The exception in words, and where there was none the outputs."""
+    yield f"{prefix}exception", exception
+    if exception == "none":
+        yield from _named(f"{prefix}output", outputs if isinstance(outputs, Mapping) else {"value": outputs})
 
 
 def _named(what: str, value: Any) -> Iterator[Observation]:

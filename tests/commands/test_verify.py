@@ -127,6 +127,10 @@ class TestPasses:
         verified(run, toy)
         assert snapshot(toy.tree) == before
 
+    def test_outputs_without_names(self, toy: Toy, run: Run) -> None:
+        toy.workload("def run(subject, inputs): return [subject.total(inputs['values'])]\n")
+        assert verified(run, toy)["verdict"] == "parity"
+
     def test_what_is_applied(self, toy: Toy, run: Run) -> None:
         assert run(NAME, cwd=toy.tree).code == 0
         before = snapshot(toy.tree)

@@ -80,6 +80,12 @@ def test_no_input_comes_in_two_processes_but_the_first(worker: SimpleNamespace) 
     assert one & other == {("a", 0)}
 
 
+def test_seeds_that_every_generator_takes(worker: SimpleNamespace) -> None:
+    arm = Arm(0.003, seeds=[2**31 - 1])
+    worker.timing.time_cases(arm)
+    assert all(seed < 2**32 for (_, seed), _ in arm.ran)
+
+
 def test_outputs_that_change_with_the_runs(worker: SimpleNamespace) -> None:
     """Also where nothing watches any more."""
     steady, tired, alone = Arm(0.003), Arm(0.003, cases=["b", "a"]), Arm(0.003)
