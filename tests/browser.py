@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FIREFOX = ("firefox", "firefox-esr")
 SECONDS = 90
+LAST = "this is the last complaint"
 MEASURE = """
 const WIDTHS = %s;
 const channel = value => { const c = value / 255; return c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
@@ -65,7 +67,9 @@ WIDTHS.forEach(width => {
   frame.style = `width: ${width}px; height: 900px; border: 0`;
   frame.onload = () => {
     try { seen[width] = look(frame); } catch (error) { seen[width] = {error: String(error)}; }
-    if (Object.keys(seen).length === WIDTHS.length) fetch("/seen", {method: "POST", body: JSON.stringify(seen)});
+    if (Object.keys(seen).length < WIDTHS.length) return;
+    console.error("%s");
+    fetch("/seen", {method: "POST", body: JSON.stringify(seen)});
   };
   frame.src = "/page.html";
   document.body.append(frame);
@@ -94,9 +98,18 @@ def look(browser: str, page: str, scheme: str, widths: Sequence[int], scratch: P
                 found = answers.get(timeout=SECONDS)
             except queue.Empty:
                 raise AssertionError(f"{browser} gave no answer: {log.read_text('utf-8', 'replace')}") from None
+            _wait_for(LAST, log)
     lines = log.read_text("utf-8", "replace").splitlines()
-    complaints = [line for line in lines if "CONSOLE" in line or "console." in line or "JavaScript " in line]
-    return Seen({int(width): value for width, value in found.items()}, complaints)
+    complaints = [line for line in lines if any(word in line for word in ("CONSOLE", "console.", "JavaScript "))]
+    return Seen({int(width): value for width, value in found.items()}, [c for c in complaints if LAST not in c])
+
+
+def _wait_for(text: str, log: Path) -> None:
+    """Until the browser has written ``text``, and with it whatever it complained of before."""
+    until = time.monotonic() + SECONDS
+    while text not in log.read_text("utf-8", "replace"):
+        assert time.monotonic() < until, f"{log} does not hold {text}"
+        time.sleep(0.02)
 
 
 def _command(browser: str, address: str, scheme: str, scratch: Path) -> list[str]:
@@ -135,8 +148,9 @@ def _running(command: Sequence[str], output: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def _served(page: str, widths: Sequence[int]) -> Iterator[tuple[str, queue.Queue[dict[str, Any]]]]:
     answers: queue.Queue[dict[str, Any]] = queue.Queue()
-    outer = "<!doctype html><title>x</title><link rel=icon href=data:,><body><script>" + MEASURE % json.dumps(
-        list(widths)
+    outer = "<!doctype html><title>x</title><link rel=icon href=data:,><body><script>" + MEASURE % (
+        json.dumps(list(widths)),
+        LAST,
     )
     texts = {"/": outer + "</script>", "/page.html": page}
 

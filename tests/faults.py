@@ -138,13 +138,13 @@ def in_child(function: Callable[[], int]) -> tuple[int, int]:
     return (os.WTERMSIG(status), -1) if os.WIFSIGNALED(status) else (0, os.WEXITSTATUS(status))
 
 
-def kill_at_each_step(template: Path, work: Path, words: list[str]) -> Iterator[tuple[int, str, Path]]:
-    """Run ``words`` in a copy of ``template``, killed at step 1, 2, … Gives the step, its name and the folder as it was left."""
+def kill_at_each_step(template: Path, work: Path, words: list[str], every: int) -> Iterator[tuple[int, str, Path]]:
+    """Run ``words`` in a copy of ``template``, killed at each step, or ``every`` so many. Gives the step, its name and the folder."""
     shutil.copytree(template, work / "warm", symlinks=True)
     call(*words, cwd=work / "warm")  # what is to be imported is
     at = 0
     while True:
-        at += 1
+        at += every
         folder = work / str(at)
         shutil.copytree(template, folder, symlinks=True)
         note = work / f"{at}.step"
@@ -169,7 +169,7 @@ def main() -> None:
     os.fsync = lambda descriptor: None
     request = json.loads(sys.stdin.read())
     template, work = Path(request["template"]), Path(request["work"])
-    for at, name, folder in kill_at_each_step(template, work, request["words"]):
+    for at, name, folder in kill_at_each_step(template, work, request["words"], request["every"]):
         line = {"at": at, "step": name, "folder": str(folder)}
         print(json.dumps(line), flush=True)
 

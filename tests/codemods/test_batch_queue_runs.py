@@ -419,7 +419,8 @@ for thread, event in zip(threads, arrived):
 tokenizer.preprocess_wav = preprocess
 child = os.fork()
 if not child:
-    results.append(tokenizer.wav2token(sound, 16000))  # PyTorch's own pool is not made anew by two at once
+    torch.set_num_threads(1)  # makes PyTorch's own pool anew, which threads that start at once do not: "Invalid thread pool!"
+    results.append(tokenizer.wav2token(sound, 16000))
     own = [threading.Thread(target=lambda: results.append(tokenizer.wav2token(sound, 16000))) for _ in "123"]
     for thread in own:
         thread.start()

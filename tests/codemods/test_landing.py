@@ -38,6 +38,9 @@ from variants import (
 from apply_opt.io.checkout import has_markers
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED, REFUSED, Outcome
 
+pytestmark = pytest.mark.no_cover
+"""Hundreds of times the same lines, which each codemod's own tests cover; the tracer would double their time."""
+
 TF32, THREADS, LIGHT, BATCHED = NAMES = (
     "tokenizer_tf32",
     "tokenizer_ort_threads",

@@ -20,6 +20,9 @@ from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import ALREADY, PLANNED, Planner
 from apply_opt.model.target import MAIN
 
+pytestmark = pytest.mark.no_cover
+"""Hundreds of times the same lines, which each codemod's own tests cover; the tracer would double their time."""
+
 
 def after_its_needs(names: Sequence[str]) -> list[str]:
     """``names``, but each after those of them that it needs."""

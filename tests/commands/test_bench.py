@@ -84,11 +84,11 @@ def test_results_that_are_left_out_once_nobody_looks(toy: Toy, run: Run) -> None
 
 def test_loading_is_told(toy: Toy, run: Run) -> None:
     toy.source(
-        SOURCE.replace("        self.offset = 0\n", "        self.offset = 0\n        __import__('time').sleep(0.2)\n")
+        SOURCE.replace("        self.offset = 0\n", "        self.offset = 0\n        __import__('time').sleep(0.05)\n")
     )
     record = measured(run, toy)
-    assert all(sample["load"] > 0.2 and sample["unsteady"] == [] for sample in record["samples"])
-    assert "loading: 0.2" in run("bench", NAME, "--quick", cwd=toy.tree).out
+    assert all(sample["load"] > 0.05 and sample["unsteady"] == [] for sample in record["samples"])
+    assert "loading: 0." in run("bench", NAME, "--quick", cwd=toy.tree).out
 
 
 def test_faster_is_seen(toy: Toy, run: Run) -> None:
