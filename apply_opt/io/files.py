@@ -138,7 +138,11 @@ def check_writable(path: str) -> None:
     """Raise :class:`Refused` where ``path`` or its folder is read-only (also for root, whom the kernel lets pass)."""
     folder = os.path.dirname(path)
     for item, what in ((path, "file"), (folder, "folder")):
-        if os.path.exists(item) and not (os.access(item, os.W_OK) and os.stat(item).st_mode & 0o222):
+        try:
+            is_writable = os.stat(item).st_mode & 0o222 and os.access(item, os.W_OK)
+        except OSError:  # not there
+            continue
+        if not is_writable and os.path.exists(item):  # it may have been removed meanwhile
             step = f"attrib -r {item}" if os.name == "nt" else f"chmod u+w {item}"
             raise Refused(f"the {what} {item} is read-only", step)
 

@@ -19,6 +19,7 @@ from apply_opt.io.checkout import STATE_FOLDER, inside
 from apply_opt.model.digest import sha256
 from apply_opt.model.merge import ABSENT, MergeConflict, presence, three_way
 
+ATTEMPTS = 10
 LOCK_SECONDS = 10.0
 
 
@@ -58,15 +59,15 @@ def locked(root: str, recovering: bool = True) -> Iterator[bool]:
 
 
 def _acquire(root: str, lock: object) -> None:
-    for attempt in range(3):
-        _check_links(ledger.folder(root))
-        files.check_writable(ledger.folder(root))
-        files.make_folder(ledger.folder(root))
+    for attempt in range(ATTEMPTS):
         try:
+            _check_links(ledger.folder(root))
+            files.check_writable(ledger.folder(root))
+            files.make_folder(ledger.folder(root))
             lock.acquire(timeout=LOCK_SECONDS)  # type: ignore[attr-defined]
             return
-        except FileNotFoundError:  # the last holder removed the folder between our two steps
-            if attempt == 2:
+        except (FileNotFoundError, FileExistsError):  # the last holder removed the folder between our steps
+            if attempt == ATTEMPTS - 1:
                 raise
 
 

@@ -516,6 +516,24 @@ def test_a_lock_that_cannot_be_made(checkout: Path, run: Run, monkeypatch: pytes
     assert not (checkout / ".apply-opt").exists()
 
 
+@pytest.mark.parametrize("step", ["make_folder", "check_writable"])
+@pytest.mark.parametrize("error", [FileNotFoundError, FileExistsError])
+def test_a_folder_that_vanishes_at_that_very_moment(
+    checkout: Path, run: Run, monkeypatch: pytest.MonkeyPatch, step: str, error: type[OSError]
+) -> None:
+    """Another command has it removed between two looks; it is made again."""
+    times, real = [error] * 5, getattr(files, step)
+
+    def vanishing(path: str) -> None:
+        if times and path.endswith(".apply-opt"):
+            raise times.pop()(errno.ENOENT, "gone", path)
+        real(path)
+
+    monkeypatch.setattr(files, step, vanishing)
+    assert run(THREADS, cwd=checkout).code == 0
+    assert not times
+
+
 def test_a_damaged_ledger_is_no_reason_to_clear_up(tmp_path: Path) -> None:
     folder = prepare(tmp_path / "x", [[THREADS]])
     (folder / ".apply-opt" / "ledger.json").write_bytes(b"{")

@@ -65,7 +65,7 @@ def whole(request: pytest.FixtureRequest, copy_pack: Path, tmp_path: Path) -> Wh
 
 @forks
 def test_killed_at_every_step(whole: Whole, copy_pack: Path, tmp_path: Path) -> None:
-    request = {"template": str(whole.template), "work": str(tmp_path / "work"), "words": whole.words}
+    request = {"template": str(whole.template), "work": str(tmp_path / "work"), "words": whole.words, "every": 1}
     (tmp_path / "work").mkdir()
     command = [sys.executable, str(ROOT / "tests" / "faults.py")]
     path = os.pathsep.join([str(copy_pack.parent), os.environ.get("PYTHONPATH", "")])
