@@ -25,7 +25,7 @@ from apply_opt.commands import bench
 from apply_opt.commands.planning import Plan, Request, Texts, make_plan
 from apply_opt.commands.proof import subject_between
 from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments, effort_of
-from apply_opt.io import catalog, checkout
+from apply_opt.io import catalog, checkout, machine
 from apply_opt.model.measurement import FASTER, SLOWER
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -50,6 +50,7 @@ def main() -> int:
     add_effort_arguments(parser)
     arguments = parser.parse_args()
     found: dict[str, Any] = {"times": arguments.times, "effort": effort_of(arguments)._asdict()}
+    found["machine"] = machine.summary()
     kinds = {"the same code": RENAMED, f"slower by {arguments.slowdown:g}": SLOWER_BY % (LINE, arguments.slowdown)}
     with tempfile.TemporaryDirectory() as scratch:
         tree = os.path.join(scratch, "tree")
