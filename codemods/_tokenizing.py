@@ -16,6 +16,7 @@ from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
 from . import _lines
 from ._escapes import encoding_methods
+from ._helpers import reindent
 from ._scopes import (
     FUNCTIONS,
     Binding,
@@ -30,7 +31,7 @@ from ._scopes import (
     owners,
 )
 from ._shared_state import changed_in_place, changes_global, of_the_thread, reaches
-from ._step_audio_tokenizer import LOG_MEL, encoder_uses, reindent, tokenizer_class
+from ._step_audio_tokenizer import LOG_MEL, encoder_uses, tokenizer_class
 
 LOCKS = ("Lock", "RLock")
 LOCKED = re.compile(r"(?<![bc])lock|mutex|semaphore|synchron", re.IGNORECASE)

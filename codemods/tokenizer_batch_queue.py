@@ -17,9 +17,10 @@ from apply_opt.model.source import Edit, Function, Source
 
 from . import tokenizer_offline_batch
 from ._escapes import check_stands
+from ._helpers import insert_above, is_taken
 from ._requests import DECORATOR, HELPER, HELPER_TEXT, METHOD_TEXT
 from ._scopes import parameters_of
-from ._step_audio_tokenizer import insert_above, is_taken, tokenizer_class
+from ._step_audio_tokenizer import tokenizer_class
 from ._tokenizing import below, own_methods, tokenizing
 
 SITES = ("helper", "callers", "submit")

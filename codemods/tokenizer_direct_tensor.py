@@ -19,9 +19,10 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line
 
 from ._escapes import encoding_methods
+from ._helpers import has_helper, insert_above
 from ._lines import is_alone, without
 from ._scopes import argument, bindings, calls, mentions, named, parameters_of, scope_of, targets_of
-from ._step_audio_tokenizer import ENCODE, encoder_uses, has_helper, insert_above, tokenizer_class
+from ._step_audio_tokenizer import ENCODE, encoder_uses, tokenizer_class
 
 HELPER = "_samples_or_wav"
 HELPER_TEXT = '''

@@ -19,7 +19,8 @@ from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._decorators import decorated
 from ._escapes import encoding_methods
-from ._step_audio_tokenizer import encoder_uses, insert_above, tokenizer_class
+from ._helpers import insert_above
+from ._step_audio_tokenizer import encoder_uses, tokenizer_class
 from ._tensor_escapes import escape, made_inside
 from ._torch_name import check_torch, imports_torch
 

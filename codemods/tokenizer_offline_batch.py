@@ -15,7 +15,8 @@ from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
-from ._step_audio_tokenizer import insert_above, is_taken, tokenizer_class
+from ._helpers import insert_above, is_taken
+from ._step_audio_tokenizer import tokenizer_class
 from ._together import CALL, HELPER, HELPER_TEXT, METHOD_TEXT
 from ._tokenizing import below, own_methods, tokenizing
 

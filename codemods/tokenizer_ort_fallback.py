@@ -16,10 +16,11 @@ from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
+from ._helpers import has_helper, insert_above
 from ._lines import below, is_alone, respelled
 from ._onnx_provider_lists import CPU, CUDA, LISTS, Providers, check_own, speech_tokenizer_providers
 from ._scopes import calls, imported_as, targets_of
-from ._step_audio_tokenizer import has_helper, insert_above, tokenizer_class
+from ._step_audio_tokenizer import tokenizer_class
 
 HELPER = "_warn_without_cuda"
 HELPER_TEXT = '''

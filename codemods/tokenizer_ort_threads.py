@@ -21,6 +21,7 @@ from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, first_line, last_line, same
 
+from ._helpers import helpers, insert_above, is_taken
 from ._lines import ends_line, starts_line
 from ._onnx_options import speech_tokenizer_options
 from ._onnx_providers import can_repeat
@@ -41,7 +42,6 @@ from ._scopes import (
     together,
     unconditional,
 )
-from ._step_audio_tokenizer import helpers, insert_above, is_taken
 
 HELPER = "_ort_intra_op_threads"
 HELPER_TEXT = '''

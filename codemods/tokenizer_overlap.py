@@ -20,11 +20,12 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, bodies, callee
 
 from ._escapes import encoding_methods
+from ._helpers import has_helper, insert_above
 from ._lines import is_alone, without
 from ._onnx_session import feeding_methods
 from ._scopes import FUNCTIONS, called, calls, family, function_of, methods
 from ._shared_state import in_the_way, reaches
-from ._step_audio_tokenizer import has_helper, insert_above, tokenizer_class
+from ._step_audio_tokenizer import tokenizer_class
 
 HELPER = "_side_by_side"
 HELPER_TEXT = '''

@@ -21,8 +21,9 @@ from apply_opt.model.source import Edit, Function, Source
 
 from ._decorators import decorated
 from ._escapes import encoding_methods
+from ._helpers import helpers, insert_above, is_taken
 from ._scopes import named
-from ._step_audio_tokenizer import helpers, insert_above, is_taken, tokenizer_class
+from ._step_audio_tokenizer import tokenizer_class
 from ._torch_name import check_torch, imports_torch
 from ._torch_settings import decision
 

@@ -18,8 +18,9 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
 from ._all_chunks_at_once import HELPER, HELPER_TEXT
+from ._helpers import insert_above, is_taken
 from ._scopes import FUNCTIONS, bindings, class_of, family, named, owners
-from ._step_audio_tokenizer import ENCODE, encoder_uses, insert_above, is_taken, tokenizer_class
+from ._step_audio_tokenizer import ENCODE, encoder_uses, tokenizer_class
 from ._torch_name import check_torch, imports_torch
 
 if TYPE_CHECKING:
