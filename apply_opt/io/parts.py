@@ -31,13 +31,15 @@ class Parts:
 
 
 def find(place: Checkout, part: Part) -> str:
-    """Where the user says that ``part`` is; else at a usual place; else the only file anywhere that has its markers."""
+    """Where the user says that ``part`` is; else at a usual place, or in the main file; else the only file that has its markers."""
     return near(place, part) or _searched(place, part)
 
 
 def near(place: Checkout, part: Part) -> Optional[str]:
     """Where ``part`` is, as far as that can be told without looking through the tree."""
-    return _named(place, part) if part.name in place.named else _usual(place, part)
+    if part.name in place.named:
+        return _named(place, part)
+    return _usual(place, part) or (place.file if is_kind(place.root, place.file, part) else None)
 
 
 def _usual(place: Checkout, part: Part) -> Optional[str]:

@@ -150,6 +150,14 @@ def test_a_fork_with_everything_in_one_file(copying: Path, run: Run) -> None:
     assert contents(copying) == before
 
 
+def test_the_main_file_is_the_part_although_another_file_could_be(copying: Path, run: Run) -> None:
+    """Two whole programs, each in a file of its own: one is named, and the other has no say in it."""
+    text = PLAIN[WRITER] + b"\n\n" + PLAIN[MAIN].replace(b"from lib.writer import write_all\n\n\n", b"")
+    tree(copying, {MAIN: text, "another.py": text})
+    assert run(BOTH, "--file", MAIN, cwd=copying).code == 0
+    assert read(copying) == {MAIN: changed(MAIN, READ, WRITE, data=text), "another.py": text}
+
+
 def test_a_file_changed_between_plan_and_lock(copying: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from apply_opt.io import transaction
 
