@@ -204,7 +204,9 @@ def _counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     if refused:
         return f"operators and synchronisations were not counted: {refused}"
     names = ("operators", "synchronisations")
-    return "; ".join(f"{name} {before[name]} -> {after[name]}" for name in names)
+    said = "; ".join(f"{name} {before[name]} -> {after[name]}" for name in names)
+    kept = [side.get("kept_for_backward", 0) / 2**20 for side in (before, after)]
+    return said + (f"; kept for the backward pass {kept[0]:.1f} -> {kept[1]:.1f} MiB" if any(kept) else "")
 
 
 def _memory(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -53,6 +53,7 @@ def _case(record: Bench, case: str) -> dict[str, Any]:
             amount, unit = record.amounts[case]
             sides[side]["amount_per_second"] = {"value": amount / median, "unit": unit}
         sides[side] |= {"operators": counts.operators, "synchronisations": counts.synchronisations}
+        sides[side] |= {"kept_for_backward_bytes": counts.kept_for_backward}
         sides[side]["stages"] = record.stages.get(side, {}).get(case, {})
     estimate, low, high = verdict.speedup
     interval = {"estimate": estimate, "low": low, "high": high, "level": record.level}

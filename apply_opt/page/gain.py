@@ -147,7 +147,11 @@ def _figures(record: Bench, case: str, say: Say) -> Iterator[Rows]:
         yield Rows(say("stage group"), stages)
     one, other = (record.counts[side][case] for side in (BEFORE, AFTER))
     counts = ((name, getattr(one, name), getattr(other, name)) for name in ("operators", "synchronisations"))
-    yield Rows(say("count group"), [_count(say(name), before, after) for name, before, after in counts])
+    rows = [_count(say(name), before, after) for name, before, after in counts]
+    kept = (one.kept_for_backward, other.kept_for_backward)
+    if any(kept):
+        rows.append(Row(say("kept for backward"), numbers.size(kept[0]), numbers.size(kept[1]), numbers.change(*kept)))
+    yield Rows(say("count group"), rows)
 
 
 def _rate(name: str, amount: float, before: float, after: float) -> Row:

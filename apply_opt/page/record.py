@@ -122,6 +122,7 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
 
     operators: Optional[Count]
     synchronisations: Optional[Count]
+    kept_for_backward: Count = 0
     refused: Text = ""
 
 

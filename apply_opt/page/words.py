@@ -96,6 +96,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "count group": ("Counts of one run", "单次运行的计数"),
     "operators": ("operators", "算子数"),
     "synchronisations": ("host syncs", "主机同步次数"),
+    "kept for backward": ("kept for the backward pass", "为反向传播保存"),
     "counts hold": ("Counts hold from machine to machine; times do not.", "计数不随机器而变；时间会变。"),
     "peak memory": ("Peak memory", "内存峰值"),
     "memory of": ("{place} (median of the processes)", "{place}（各进程的中位数）"),

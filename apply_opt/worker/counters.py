@@ -6,6 +6,8 @@ device's result: ``.item()``, ``.tolist()``, ``.cpu()``, a truth value, ``nonzer
 without a GPU the same calls are counted, of what would be on one: a model's parameters, what the workload says of its
 inputs, and all that is computed from them.
 
+What autograd keeps for the backward pass is counted in a run of its own: bytes, each memory once, parameters not at all.
+
 Torch's dispatch modes belong to one thread (https://docs.pytorch.org/docs/stable/notes/extending.html). Work that a
 program hands to other threads is counted as well: from before the target is loaded, every thread that Python starts has a
 mode of its own. Where there were threads before that, no figure is given.
@@ -14,6 +16,7 @@ mode of its own. Where there were threads before that, no figure is given.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import functools
 import sys
 import threading
@@ -46,7 +49,46 @@ def profile(arm: Any) -> dict[str, Any]:
             inputs = arm.workload.inputs(case, 1)
             own = arm.workload.on_device(inputs) if hasattr(arm.workload, "on_device") else inputs
             counts[case] = counting.of(arm.run, inputs, own)
+            counts[case]["kept_for_backward"] = kept_for_backward(
+                arm.run, arm.workload.inputs(case, 1), own_memory(arm)
+            )
     return {"counts": counts}
+
+
+def own_memory(arm: Any) -> list[Any]:
+    """The parameters of the workload's module."""
+    has_module = hasattr(arm.workload, "module") and "torch" in sys.modules
+    return list(arm.workload.module(arm.subject).parameters()) if has_module else []
+
+
+def kept_for_backward(run: Callable[[Any], Any], inputs: Any, parameters: list[Any]) -> int:
+    """Bytes of the memories that autograd keeps of what this thread does, each counted once; not those of ``parameters``.
+
+    See https://docs.pytorch.org/docs/stable/autograd.html#torch.autograd.graph.saved_tensors_hooks.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        run(inputs)
+        return 0
+    kept: list[Any] = []  # so that no memory is given to another tensor meanwhile
+
+    def keep(tensor: Any) -> Any:
+        kept.append(tensor.detach())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run(inputs)
+    own, found = _memories(parameters), _memories(kept)
+    return sum(size for place, size in found.items() if place not in own)
+
+
+def _memories(tensors: list[Any]) -> dict[int, int]:
+    """Where each memory of these is, and its size; sparse tensors and the like have none."""
+    found: dict[int, int] = {}
+    for tensor in tensors:
+        with contextlib.suppress(RuntimeError, NotImplementedError):
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return found
 
 
 class Counting:

@@ -160,6 +160,15 @@ class TestWords:
         assert "encode: 2 -> 1 ms" in said
         assert "peak memory (process): 1.0 -> 3.0 MiB" in said
 
+    def test_what_is_kept_for_the_backward_pass(self, record: dict[str, Any]) -> None:
+        """Where anything is."""
+        assert "backward" not in self.said(record)
+        sides = {"before": 3 * 2**20, "after": 2**20}
+        counts = {
+            side: {"3 s": {**record["counts"][side]["3 s"], "kept_for_backward": size}} for side, size in sides.items()
+        }
+        assert "kept for the backward pass 3.0 -> 1.0 MiB" in self.said(record, counts=counts)
+
     def test_counts_that_were_refused(self, record: dict[str, Any]) -> None:
         counts = copy.deepcopy(record["counts"])
         counts["after"]["3 s"] = {"operators": None, "synchronisations": None, "refused": "threads"}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from apply_opt.io import catalog
 from apply_opt.model.effort import DEFAULT, QUICK, RIGOROUS
-from apply_opt.page import axis, numbers, plot, reproduce, words
+from apply_opt.page import axis, gain, numbers, plot, reproduce, words
 from apply_opt.page.record import Bench, Verify, parse
 
 POSITIVE = st.floats(1e-9, 1e9)
@@ -191,3 +191,19 @@ def test_a_word_of_a_record_is_never_one_of_the_pages_own() -> None:
 def test_a_verify_record_has_its_class() -> None:
     record = parse(made_records.verify(**{"class": "tolerance"}), "x.json")
     assert isinstance(record, Verify) and record.safety == "tolerance"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"), [(96 * 2**20, 48 * 2**20, ("96 MiB", "48 MiB", "−50.0 %")), (0, 0, None)]
+)
+def test_what_is_kept_for_the_backward_pass(before: int, after: int, shown: tuple[str, ...] | None) -> None:
+    """It is a row where anything is kept."""
+    made = made_records.bench()["counts"]
+    sides = {"before": before, "after": after}
+    counts = {
+        side: {case: {**made[side][case], "kept_for_backward": sides[side]} for case in made[side]} for side in sides
+    }
+    record = bench(counts=counts)
+    rows = [row for part in gain._figures(record, record.cases[0], words.speaker("en")) for row in part.rows]
+    found = [row[1:4] for row in rows if row.name == "kept for the backward pass"]
+    assert found == ([shown] if shown else [])

@@ -75,6 +75,40 @@ class TestOperators:
         assert (counting.operators, counting.waits) == ({}, {})
 
 
+class TestKeptForBackward:
+    """4 bytes for each number that autograd needs later."""
+
+    @pytest.mark.parametrize(
+        ("program", "numbers"),
+        [
+            (lambda x, w: x + 1, 0),
+            (lambda x, w: (x * x).sum(), 4),
+            (lambda x, w: x.exp().exp(), 8),
+            (lambda x, w: x[:2].exp() + x[2:].exp(), 4),
+            (lambda x, w: [x.view(2, 2).t() * x.view(2, 2)], 4),
+            (lambda x, w: x.detach().exp(), 0),
+            (lambda x, w: x * w, 4),
+            (lambda x, w: torch.nn.functional.linear(x.view(1, 4), w.view(1, 4)), 4),
+        ],
+    )
+    @pytest.mark.parametrize("backwards", [False, True])
+    def test_known_programs(
+        self, worker: SimpleNamespace, program: Callable[..., Any], numbers: int, backwards: bool
+    ) -> None:
+        weight = torch.nn.Parameter(ones())
+
+        def run(x: Any) -> None:
+            result = program(x, weight)
+            if backwards and isinstance(result, torch.Tensor) and result.requires_grad:
+                result.sum().backward()
+
+        assert worker.counters.kept_for_backward(run, ones().requires_grad_(), [weight]) == 4 * numbers
+
+    def test_without_gradients(self, worker: SimpleNamespace) -> None:
+        with torch.no_grad():
+            assert worker.counters.kept_for_backward(lambda x: x.exp(), ones().requires_grad_(), []) == 0
+
+
 class TestWaits:
     """What makes the host wait for the device."""
 
