@@ -27,7 +27,8 @@ and, where there is something for them to say:
                                  values, or for what is computed from them or a model's parameters, is counted
 ``double(subject)``              makes the subject compute in float64, as a referee where rounding differs
 ``module(subject)``              the :class:`torch.nn.Module` whose buffers, gradients and parameters are compared
-``loss(outputs)``                a scalar to differentiate; without it nothing is trained
+``loss(outputs)``                a scalar to differentiate; without it nothing is trained, nor in a case in which it has no
+                                 gradient
 
 It writes to no file of the checkout and to nothing in ``folder`` but in ``prepare``: every run has to find the same.
 """

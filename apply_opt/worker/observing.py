@@ -190,7 +190,11 @@ def _steps(arm: Any, case: str, seed: int) -> Iterator[Observation]:
         arm.seed_everything(seed + step)
         inputs = arm.workload.inputs(case, seed + step)
         optimizer.zero_grad()
-        arm.workload.loss(arm.run(inputs)).backward()
+        loss = arm.workload.loss(arm.run(inputs))
+        if not loss.requires_grad:
+            yield "training", "nothing to differentiate"
+            return
+        loss.backward()
         if step == 1:
             yield from _gradients(arm, inputs)
         optimizer.step()
