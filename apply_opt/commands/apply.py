@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ from apply_opt.commands.planning import (
 from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments
 from apply_opt.commands.writing import record, write
 from apply_opt.errors import LedgerError, UsageError
-from apply_opt.io import files, git, ledger, transaction
+from apply_opt.io import files, git, installed, ledger, transaction
 from apply_opt.io.catalog import Catalog
 from apply_opt.io.checkout import Checkout, inside
 from apply_opt.model.plan import PLANNED
@@ -53,6 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="with --prove: the least gain (interval's lower bound)",
     )
+    parser.add_argument(
+        "--in-place", action="store_true", help="change an installed package itself (default: a copy of it, made here)"
+    )
     add_checkout_arguments(parser)
     add_proof_arguments(parser)
     add_effort_arguments(parser)
@@ -63,6 +68,8 @@ def run(arguments: argparse.Namespace) -> Result:
     if arguments.min_speedup is not None and not arguments.prove:
         raise UsageError("--min-speedup measures, which takes time and runs the checkout's code", "add --prove")
     units, place = locate(arguments)
+    if installed.is_installed(place.root) and not arguments.in_place:
+        return _to_a_copy(arguments, units, place)
     plan, commit, proved = None, None, None
     try:
         plan = plan_for(arguments, units, place)
@@ -85,6 +92,21 @@ def run(arguments: argparse.Namespace) -> Result:
                 commit = _write(plan, arguments.commit)
     result = _result(plan, commit, arguments.commit)
     return result if proved is None else _with_evidence(result, proved)
+
+
+def _to_a_copy(arguments: argparse.Namespace, units: Catalog, place: Checkout) -> Result:
+    """What is installed belongs to pip, and to every program that uses it: a copy is changed, in the current folder."""
+    refuse_unless_landed(plan_for(arguments, units, place), arguments.names, arguments.strict)
+    with installed.copied(place, os.getcwd()) as folder:
+        result = run(argparse.Namespace(**{**vars(arguments), "repo": folder, "file": []}))
+    lines = [
+        ("", f"{place.root} is as it was: {folder} is a copy of the package, to be used in its place"),
+        (
+            "dim",
+            f"use it: export PYTHONPATH={shlex.quote(folder)}    look, take out: apply-opt status, revert --repo {shlex.quote(folder)}",
+        ),
+    ]
+    return result._replace(lines=[*result.lines, *lines], document={**result.document, "copy_of": place.root})
 
 
 def _prove(plan: Plan, arguments: argparse.Namespace, units: Catalog, place: Checkout) -> Proved:

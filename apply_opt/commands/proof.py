@@ -8,7 +8,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apply_opt import __version__
@@ -16,7 +16,7 @@ from apply_opt.commands import Result
 from apply_opt.commands.outcomes import outcome_lines
 from apply_opt.commands.planning import Plan, Texts, locate, parse_pairs, plan_for, refuse_unless_landed, taken_out
 from apply_opt.errors import ApplyOptError, Refused, UsageError
-from apply_opt.io import arms, extras, files, git, interrupt, machine, prepared, records
+from apply_opt.io import arms, extras, files, git, installed, interrupt, machine, prepared, records
 from apply_opt.io.checkout import MAX_SOURCE, SKIPPED
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import changed, patch
@@ -191,7 +191,7 @@ def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, byt
         )
     meant = options if given else {"file": plan.checkout.file}  # where it was typed matters to relative paths only
     unchanged = {path: sha256(data) for path, data in before.items()}
-    rests_on = [meant, _stamps(given), unchanged, sources(target.folder), sources(plan.checkout.root), _installed()]
+    rests_on = [meant, _stamps(given), unchanged, sources(target.folder), _own_sources(plan, before), _installed()]
     folder = prepared.folder(target.name, sha256(json.dumps(rests_on, sort_keys=True).encode()))
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
     usable = machine.cores()["usable"]
@@ -214,6 +214,13 @@ def _stamps(options: Mapping[str, str]) -> list[list[int]]:
     """What tells whether the files that options name are still the same."""
     found = [os.stat(value) for value in options.values() if os.path.isfile(value)]
     return [[status.st_size, status.st_mtime_ns] for status in found]
+
+
+def _own_sources(plan: Plan, changed: Collection[str]) -> list[str]:
+    """The hashes of the checkout's sources; of installed packages only those that are changed."""
+    root = plan.checkout.root
+    folders = [os.path.join(root, name) for name in sorted({path.split("/")[0] for path in changed})]
+    return [digest for folder in (folders if installed.is_installed(root) else [root]) for digest in sources(folder)]
 
 
 def sources(folder: str) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection, Iterator
 
 from apply_opt.errors import ApplyOptError
+from apply_opt.io import installed
 from apply_opt.io.checkout import SKIPPED, inside
 from apply_opt.io.interrupt import scratch
 from apply_opt.io.workers import Arm
@@ -36,13 +37,15 @@ def copies(root: str, before: dict[str, bytes], after: dict[str, bytes]) -> Iter
 def _copy(root: str, folder: str, changed: Collection[str]) -> None:
     """Everything but what is ``changed`` and what belongs to git, environments and caches.
 
-    No byte code: Python would trust one that is out of date. Links stay links: those out of the checkout lead to where they
-    led, those within it to the copy.
+    Of installed packages only those that are changed. No byte code: Python would trust one that is out of date. Links stay
+    links: those out of the checkout lead to where they led, those within it to the copy.
     """
     links: list[tuple[str, str]] = []
+    others = installed.others(root, changed)
 
     def skipped(parent: str, names: list[str]) -> set[str]:
         found = {name for name in names if name in SKIPPED or name.endswith((".pyc", ".pyo"))}
+        found |= others if parent == root else set()
         for name in names:
             path = os.path.join(parent, name)
             own = _own(path, root)

@@ -1,0 +1,70 @@
+"""Installed packages: a target's files in site-packages, which belong to pip and not to a checkout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+
+from apply_opt.errors import Refused
+from apply_opt.io import files
+from apply_opt.io.checkout import SKIPPED, Checkout
+
+FOLDERS = ("site-packages", "dist-packages")
+
+
+def is_installed(root: str) -> bool:
+    """Whether ``root`` is where pip puts packages."""
+    return os.path.basename(root) in FOLDERS
+
+
+def package(place: Checkout) -> str:
+    """The package that the target's file belongs to."""
+    return place.file.split("/")[0]
+
+
+def others(root: str, names: Iterable[str]) -> set[str]:
+    """What lies in ``root`` beside the packages of the files ``names``, where packages are installed there."""
+    own = {name.split("/")[0] for name in names}
+    return {name for name in os.listdir(root) if name not in own} if is_installed(root) else set()
+
+
+@contextlib.contextmanager
+def copied(place: Checkout, parent: str) -> Iterator[str]:
+    """A folder in ``parent`` with a copy of the package; one that is there already is taken as it is.
+
+    A copy that was made here is taken away again where an error is raised.
+    """
+    name = package(place)
+    folder = os.path.join(parent, f"{name}-apply-opt")
+    is_made = not os.path.lexists(folder)
+    if is_made:
+        _copy(os.path.join(place.root, name), folder, name)
+    elif not os.path.isfile(os.path.join(folder, place.file)):
+        raise Refused(
+            f"{folder} is there, and is no copy of the package {name}", "go to another folder, or move it away"
+        )
+    try:
+        yield folder
+    except BaseException:
+        if is_made:
+            files.remove_tree(folder)
+        raise
+
+
+def _copy(source: str, folder: str, name: str) -> None:
+    """All of it or nothing: beside its place first."""
+    scratch = tempfile.mkdtemp(prefix=".apply-opt-", dir=os.path.dirname(folder))
+    try:
+        shutil.copytree(
+            source, os.path.join(scratch, "copy", name), symlinks=True, ignore=shutil.ignore_patterns(*SKIPPED)
+        )
+        os.rename(os.path.join(scratch, "copy"), folder)
+    except OSError as error:
+        raise Refused(
+            f"{source} cannot be copied to {folder}: {error.strerror}", "go to a folder with room for it"
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
