@@ -2,7 +2,7 @@
 """Write the frozen patches and the known hashes anew, from the codemods.
 
     python scripts/make_patches.py                              for the reference trees
-    python scripts/make_patches.py --upstream CLONE [CLONE …]   for upstream's trees too, from local git clones
+    python scripts/make_patches.py --upstream TREE [TREE …]     for upstream's trees too: git clones, and unpacked wheels
     python scripts/make_patches.py --check                      write nothing; exit 1 where something would change
 
 A patch for an upstream tree has one line of context, and everything that is not context or in a published note is ours.
@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from apply_opt.commands.export import header
 from apply_opt.commands.planning import Texts
@@ -120,14 +120,14 @@ def reference_patches(units: catalog.Catalog, writer: Writer) -> None:
         writer.write(out, patch_text(outcomes, texts, origin, 3, "", out))
 
 
-def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) -> None:
+def upstream_patches(units: catalog.Catalog, trees: Sequence[str], writer: Writer) -> None:
     """The patches named in each ``target.toml``, and the hashes of its known revisions."""
     for target in units.targets.values():
         path = os.path.join(target.folder, "target.toml")
         with open(path, encoding="utf-8") as file:
             text = file.read()
         table = read_toml(path)
-        revisions = [_measured(units, target.name, revision, clones) for revision in table.get("revision", ())]
+        revisions = [_measured(units, target.name, revision, trees) for revision in table.get("revision", ())]
         head = re.split(r"(?m)^\[\[revision\]\]", text)[0].rstrip() + "\n"
         writer.write(path, (head + "".join(_toml(revision) for revision in revisions)).encode())
         for entry in table.get("patch", ()):
@@ -135,14 +135,14 @@ def upstream_patches(units: catalog.Catalog, clones: list[str], writer: Writer) 
             beside = [r for r in table["revision"] if r["repository"] == first["repository"]]
             beside = [r for r in beside if first["commits"][0] in r["commits"]]
             out = os.path.join(ROOT, "patches", f"{entry['name']}.patch")
-            outcomes, texts = plan_all(units, entry["optimizations"], {r["path"]: _show(clones, r) for r in beside})
+            outcomes, texts = plan_all(units, entry["optimizations"], {r["path"]: _show(trees, r) for r in beside})
             origin = f"{first['repository']} {' '.join(first['commits'])}"
             writer.write(out, patch_text(outcomes, texts, origin, 1, entry["notes"], out))
 
 
-def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], clones: list[str]) -> dict[str, Any]:
+def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], trees: Sequence[str]) -> dict[str, Any]:
     """The revision with its hash, and the hash after each of the :func:`orders`."""
-    path, data = revision["path"], _show(clones, revision)
+    path, data = revision["path"], _show(trees, revision)
     after = {}
     for order, is_partial in orders(units, target, path):
         outcomes, texts = plan_all(units, order, {path: data}, is_partial)
@@ -165,22 +165,31 @@ def orders(units: catalog.Catalog, target: str, path: str) -> Iterator[tuple[tup
             yield members, True
             continue
         for count in range(2, len(members) + 1):
-            yield from ((order, False) for order in itertools.permutations(sorted(members), count))
+            every = itertools.permutations(sorted(members), count)
+            yield from ((order, False) for order in every if units.with_required(order) == [*order])
 
 
-def _show(clones: list[str], revision: dict[str, Any]) -> bytes:
+def _show(trees: Sequence[str], revision: dict[str, Any]) -> bytes:
     """The file of a known revision, the same at all of its commits."""
-    for clone in clones:
-        found = []
-        for commit in revision["commits"]:
-            command = ["git", "-C", clone, "show", f"{commit}:{revision['path']}"]
-            result = subprocess.run(command, capture_output=True, check=False)
-            found.append(result.stdout if result.returncode == 0 else None)
-        if all(data is not None for data in found):
-            if len(set(found)) > 1:
-                raise SystemExit(f"{revision['path']} differs between {revision['commits']}")
-            return found[0] or b""
-    raise SystemExit(f"none of {clones} has {revision['repository']} at {revision['commits']}")
+    found = set()
+    for commit in revision["commits"]:
+        texts = (_read(place, revision["repository"], commit, revision["path"]) for place in trees)
+        text = next((text for text in texts if text is not None), None)
+        if text is None:
+            raise SystemExit(f"none of {trees} has {revision['path']} of {revision['repository']} at {commit}")
+        found.add(text)
+    if len(found) > 1:
+        raise SystemExit(f"{revision['path']} differs between {revision['commits']}")
+    return found.pop()
+
+
+def _read(place: str, repository: str, commit: str, path: str) -> Optional[bytes]:
+    """A file of a git clone at a commit; or of an unpacked wheel, where ``repository`` is a package and the commit a version."""
+    if os.path.isdir(os.path.join(place, f"{repository}-{commit}.dist-info")):
+        with open(os.path.join(place, path), "rb") as file:
+            return file.read()
+    result = subprocess.run(["git", "-C", place, "show", f"{commit}:{path}"], capture_output=True, check=False)
+    return result.stdout if result.returncode == 0 else None
 
 
 def _toml(revision: dict[str, Any]) -> str:
@@ -193,7 +202,9 @@ def _toml(revision: dict[str, Any]) -> str:
 def main() -> int:
     """Write, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--upstream", nargs="+", metavar="CLONE", default=[], help="local git clones of upstream")
+    parser.add_argument(
+        "--upstream", nargs="+", metavar="TREE", default=[], help="upstream's trees: local git clones, unpacked wheels"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
     if data_root() != ROOT:
