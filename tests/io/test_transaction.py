@@ -146,7 +146,7 @@ def copies(whole: Whole, tmp_path: Path) -> Callable[[], Path]:
 
 @forks
 def test_killed_at_every_step(whole: Whole, tmp_path: Path) -> None:
-    every = 2 if whole.words == ["adopt"] else 1  # each of its runs looks for all optimizations
+    every = 3 if whole.words == ["adopt"] else 1  # each of its runs looks for all optimizations
     request = {"template": str(whole.template), "work": str(tmp_path / "work"), "words": whole.words, "every": every}
     (tmp_path / "work").mkdir()
     command = [sys.executable, str(ROOT / "tests" / "faults.py")]

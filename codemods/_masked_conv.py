@@ -1,0 +1,375 @@
+"""Where an encoder's convolutional subsampling sets the frames behind the end of each utterance to zero, layer by layer.
+
+That is ``MaskedConvSequential`` in NeMo 2.5 and later (``parts/submodules/subsampling.py``) and in ports of it: a Sequential
+whose ``forward`` goes through its layers, multiplies by a mask before each, and once more at the end. Forks rename all of
+it; what is looked for is that loop.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from typing import NamedTuple, Optional, Union
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite
+from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line, own_nodes
+
+from ._lines import is_alone, respelled
+from ._scopes import calls, family, methods, named
+
+SEQUENTIAL = "Sequential"
+ONLY_WHERE, FULL_HELPER, IN_PLACE_HELPER = "masked", "_hides_frames", "_is_new"
+"""What our own conditions around these places ask: ``i in masked``, ``_hides_frames(…)``, and ``_is_new(…)``, under which it is
+done in place, and else as before. Each is a statement, or within an expression where the masking is in one."""
+IN_PLACE = {"mul_", "masked_fill_"}
+
+
+class Masked(NamedTuple):
+    """The class, its ``forward``, the loop through the layers, and the two expressions that mask.
+
+    ``frames`` is the variable that holds the frames, ``layer`` the one that holds each layer.
+    """
+
+    cls: ast.ClassDef
+    forward: Function
+    loop: ast.For
+    layer: str
+    frames: str
+    before: Masking
+    at_end: Masking
+
+
+class Masking(NamedTuple):
+    """An expression that gives the frames with zeros behind each end: a call, or a product.
+
+    ``whole`` is that and what our own changes have put around it: in place or not, only where it is needed. ``factor`` is
+    what the frames are multiplied by: the mask, as the place has it.
+    """
+
+    node: Union[ast.Call, ast.BinOp]
+    frames: ast.Name
+    factor: ast.expr
+    whole: ast.expr
+
+
+@functools.lru_cache(maxsize=8)
+def masked_convolutions(source: Source) -> Masked:
+    """The class that masks between its layers. Raises where there is none, several, or one that does more than that."""
+    classes = [n for n in source.nodes(SEQUENTIAL) if isinstance(n, ast.ClassDef) and _loops(n)]
+    if not classes:
+        raise NoSite(
+            f"{source.name}: no Sequential goes through its layers and masks before each (NeMo does from 2.5.0 on): "
+            "there is nothing to be saved"
+        )
+    if len(classes) > 1:
+        places = ", ".join(f"{c.name} (line {c.lineno})" for c in classes)
+        raise Ambiguous(f"{source.name}: several classes go through their layers: {places}")
+    (cls,) = classes
+    forward, loop = _loops(cls)[0]
+    _check_is_used(source, cls)
+    _check_plain(source, cls, forward)
+    return _masked(source, cls, forward, loop)
+
+
+def _loops(cls: ast.ClassDef) -> list[tuple[Function, ast.For]]:
+    """The loops through the layers in the ``forward`` of a Sequential."""
+    if not any(SEQUENTIAL in (getattr(base, "attr", ""), getattr(base, "id", "")) for base in cls.bases):
+        return []
+    forwards = [m for m in methods(cls) if m.name == "forward" and m.args.args]
+    return [(m, n) for m in forwards for n in own_nodes(m) if isinstance(n, ast.For) and _layers_of(m, n)]
+
+
+def _layers_of(forward: Function, loop: ast.For) -> Optional[str]:
+    """The variable that holds each of the object's layers in turn, in a loop through them."""
+    own, target = forward.args.args[0].arg, loop.target
+    is_numbered = isinstance(loop.iter, ast.Call) and callee(loop.iter) == "enumerate" and len(loop.iter.args) == 1
+    layers = loop.iter.args[0] if is_numbered else loop.iter  # type: ignore[attr-defined]
+    if is_numbered:
+        is_pair = isinstance(target, ast.Tuple) and len(target.elts) == 2
+        target = target.elts[1] if is_pair else target  # type: ignore[attr-defined]
+    whole = ast.unparse(layers) in (own, f"{own}.children()", f"{own}._modules.values()")
+    return target.id if whole and isinstance(target, ast.Name) else None
+
+
+def _check_is_used(source: Source, cls: ast.ClassDef) -> None:
+    """Raise where the file never uses the class, or has two of its name."""
+    uses = [n for n in named(source, cls.name) if n is not cls]
+    twins = [n for n in uses if isinstance(n, ast.ClassDef) and n.name == cls.name]
+    if twins:
+        raise Ambiguous(f"{source.name}: two classes are called {cls.name}: lines {cls.lineno} and {twins[0].lineno}")
+    if not uses:
+        raise NoSite(
+            f"{source.name}:{cls.lineno}: {cls.name} is not used in this file: the convolutions run without masks here, "
+            "and a change of it would gain nothing"
+        )
+
+
+def _check_plain(source: Source, cls: ast.ClassDef, forward: Function) -> None:
+    """Raise where ``forward`` is compiled or scripted, or replaced by a class that derives from this one."""
+    if forward.decorator_list:
+        raise Conflict(f"{source.name}:{forward.lineno}: forward of {cls.name} is decorated: it may be compiled")
+    for node in calls(source, "script"):
+        if ast.unparse(node.func).endswith("jit.script"):
+            raise Conflict(f"{source.name}:{node.lineno}: the code is compiled with torch.jit.script")
+    for other in (n for n in source.nodes(cls.name) if isinstance(n, ast.ClassDef) and n is not cls):
+        own = [m for m in methods(other) if m.name in {method.name for method in methods(cls)}]
+        if cls in family(source, other) and own:
+            raise Ambiguous(f"{source.name}:{own[0].lineno}: {other.name} has its own {own[0].name} for {cls.name}")
+
+
+def _masked(source: Source, cls: ast.ClassDef, forward: Function, loop: ast.For) -> Masked:
+    layer = _layers_of(forward, loop)
+    assert layer is not None
+    found = [
+        n for n in ast.walk(loop) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == layer
+    ]
+    where = f"{source.name}:{loop.lineno}"
+    if len(found) != 1 or len(found[0].args) != 1 or found[0].keywords:
+        raise Ambiguous(f"{where}: the layers are not called once each, with the frames alone")
+    (call,) = found
+    statement = source.statement(call)
+    (argument,) = call.args
+    inside = [m for m in _maskings(source, cls, loop) if m.whole is argument or _is_assigned(source, m)]
+    if len(inside) != 1:
+        raise NoSite(f"{where}: the frames are not masked once before each layer")
+    (before,) = inside
+    frames = before.frames.id
+    block = _block(source, before)
+    is_first = {block, statement} <= {*loop.body} and loop.body.index(block) <= loop.body.index(statement)
+    if not is_first or not _is_to(statement, frames) or statement.value is not call:  # type: ignore[attr-defined]
+        raise Ambiguous(f"{where}: the frames are not simply masked, and then handed to the layer")
+    if not (before.whole is argument or (isinstance(argument, ast.Name) and argument.id == frames)):
+        raise Ambiguous(f"{where}: the layer gets something else than {frames}")
+    at_end = _end(source, cls, forward, loop, frames)
+    masked = Masked(cls, forward, loop, layer, frames, before, at_end)
+    _check_frames(source, masked, statement)
+    return masked
+
+
+def _end(source: Source, cls: ast.ClassDef, forward: Function, loop: ast.For, frames: str) -> Masking:
+    """What masks behind the loop."""
+    after = forward.body[forward.body.index(loop) + 1 :] if loop in forward.body else []
+    found = [m for s in after for m in _maskings(source, cls, s) if m.frames.id == frames]
+    if len(found) != 1 or _block(source, found[0]) not in after:
+        raise NoSite(f"{source.name}:{loop.lineno}: the frames are not masked once more behind the loop")
+    return found[0]
+
+
+def _maskings(source: Source, cls: ast.ClassDef, within: ast.AST) -> list[Masking]:
+    """The expressions in ``within`` that mask a variable."""
+    found = []
+    for node in ast.walk(within):
+        if isinstance(node, ast.Call) and len(node.args) >= 2 and isinstance(node.args[0], ast.Name):
+            function = _function(source, cls, node)
+            if function is not None and _multiplies(source, cls, function):
+                found.append(Masking(node, node.args[0], node.args[1], _whole(source, node)))
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            sides = [side for side in (node.left, node.right) if isinstance(side, ast.Name)]
+            rest = [side for side in (node.left, node.right) if "mask" in ast.unparse(side)]
+            if len(sides) == 1 and rest and sides[0] not in rest:
+                found.append(Masking(node, sides[0], rest[0], _whole(source, node)))
+    return found
+
+
+def _whole(source: Source, node: ast.expr) -> ast.expr:
+    """``node``, and our own choices around it."""
+    while True:
+        parent = source.ancestors(node)[0]
+        if not isinstance(parent, ast.IfExp) or not _is_ours(parent.test):
+            return node
+        if node is not (parent.orelse if _asks_in_place(parent.test) else parent.body):
+            return node
+        node = parent
+
+
+def _is_ours(test: ast.expr) -> bool:
+    """Whether that is a condition of ours."""
+    is_asked = isinstance(test, ast.Call) and callee(test) in (FULL_HELPER, IN_PLACE_HELPER)
+    return is_asked or ast.unparse(test).endswith(f" in {ONLY_WHERE}")
+
+
+def _asks_in_place(test: ast.expr) -> bool:
+    return isinstance(test, ast.Call) and callee(test) == IN_PLACE_HELPER
+
+
+def is_in_place(source: Source, masking: Masking) -> bool:
+    """Whether a condition of ours around it has it done in place."""
+    top = _block(source, masking)
+    tests = [n.test for n in ast.walk(top) if isinstance(n, (ast.If, ast.IfExp))]
+    return any(_asks_in_place(test) for test in tests)
+
+
+def _function(source: Source, cls: ast.ClassDef, call: ast.Call) -> Optional[Function]:
+    """The function of this file, or method of ``cls``, that is called."""
+    if isinstance(call.func, ast.Name):
+        found = [n for n in source.tree.body if isinstance(n, ast.FunctionDef) and n.name == call.func.id]
+    elif isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+        found = [m for m in methods(cls) if m.name == call.func.attr and isinstance(m, ast.FunctionDef)]
+    else:
+        found = []
+    return found[0] if len(found) == 1 else None
+
+
+def _multiplies(source: Source, cls: ast.ClassDef, function: Function) -> bool:
+    """Whether ``function`` gives its first argument times its second. Raises where it does so in place."""
+    own = [a.arg for a in function.args.args]
+    tensor = own[1] if own and function in methods(cls) and own[0] == "self" else own[0] if own else ""
+    if len(own) < 2:
+        return False
+    for node in ast.walk(function):
+        is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if is_method and callee(node) in IN_PLACE and ast.unparse(node.func.value) == tensor:  # type: ignore[arg-type, attr-defined]
+            raise Conflict(
+                f"{source.name}:{node.lineno}: {function.name} masks in place, which overwrites the caller's frames and what "  # type: ignore[attr-defined]
+                "autograd has kept",
+                f"let {function.name} give a new tensor ({tensor} * …), then apply again",
+            )
+    return _product(function, tensor) is not None
+
+
+def _product(function: Function, tensor: str) -> Optional[ast.BinOp]:
+    """The only product with ``tensor`` in ``function``, where that is what it gives."""
+    products = [
+        n
+        for n in ast.walk(function)
+        if isinstance(n, ast.BinOp)
+        and isinstance(n.op, ast.Mult)
+        and tensor in (ast.unparse(n.left), ast.unparse(n.right))
+    ]
+    results = [n for n in own_nodes(function) if isinstance(n, ast.Return)]
+    if len(products) != 1 or len(results) != 1 or results[0].value is None:
+        return None
+    named_result = isinstance(results[0].value, ast.Name) and results[0].value.id
+    kept = [s for s in function.body if _is_to(s, named_result or "") and s.value is products[0]]  # type: ignore[attr-defined]
+    return products[0] if results[0].value is products[0] or kept else None
+
+
+def mask_of(source: Source, cls: ast.ClassDef, masking: Masking) -> str:
+    """The mask (B, T, F) that the frames (B, C, T, F) are multiplied by once it has an axis for the channels: a variable's name.
+
+    Raises :class:`NoSite` where the factor is something else.
+    """
+    mask: Optional[ast.expr] = None
+    if isinstance(masking.node, ast.BinOp):
+        mask = _without_axis(masking.factor)
+    else:
+        function = _function(source, cls, masking.node)
+        assert function is not None
+        tensor, name = [a.arg for a in function.args.args if a.arg != "self"][:2]
+        product = _product(function, tensor)
+        assert product is not None
+        factor = product.right if ast.unparse(product.left) == tensor else product.left
+        given = [s.value for s in function.body if isinstance(factor, ast.Name) and _is_to(s, factor.id)]  # type: ignore[attr-defined]
+        inner = _without_axis(given[0] if len(given) == 1 else factor)
+        mask = masking.factor if isinstance(inner, ast.Name) and inner.id == name else None
+    if not isinstance(mask, ast.Name):
+        line = masking.node.lineno
+        raise NoSite(
+            f"{source.name}:{line}: the frames are not multiplied by a mask (B, T, F) with an axis for the channels"
+        )
+    return mask.id
+
+
+def _without_axis(factor: ast.expr) -> Optional[ast.expr]:
+    """What ``unsqueeze(1)`` or ``[:, None]`` is asked of; shapes and types that it is expanded or converted to are left out."""
+    while isinstance(factor, ast.Call) and isinstance(factor.func, ast.Attribute) and factor.func.attr in EXPANDS:
+        factor = factor.func.value
+    if isinstance(factor, ast.Subscript):
+        return factor.value if ast.unparse(factor.slice).strip("()") in AXIS else None
+    is_axis = isinstance(factor, ast.Call) and callee(factor) == "unsqueeze" and isinstance(factor.func, ast.Attribute)
+    given = [ast.unparse(a) for a in (*factor.args, *(k.value for k in factor.keywords))] if is_axis else []  # type: ignore[attr-defined]
+    return factor.func.value if given == ["1"] else None  # type: ignore[attr-defined]
+
+
+EXPANDS = {"expand", "expand_as", "to", "type_as"}
+AXIS = (":, None", ":, None, ...", ":, None, :, :")
+
+
+def _is_assigned(source: Source, masking: Masking) -> bool:
+    """Whether it is all of an assignment to the variable that it masks."""
+    statement = source.statement(masking.node)
+    return _is_to(statement, masking.frames.id) and statement.value is masking.whole  # type: ignore[attr-defined]
+
+
+def _block(source: Source, masking: Masking) -> ast.stmt:
+    """The statement that masks, or ours that says when it does."""
+    statement = source.statement(masking.node)
+    while True:
+        parent = source.ancestors(statement)[0]
+        if not isinstance(parent, ast.If) or not _is_ours(parent.test):
+            return statement
+        if [statement] != (parent.orelse if _asks_in_place(parent.test) else parent.body):
+            return statement
+        statement = parent
+
+
+def only_where(source: Source, masking: Masking, condition: str) -> Edit:
+    """The masking under a condition: as a block where it is an assignment of its own, else within its expression."""
+    if stands_alone(source, masking):
+        return _under(source, _block(source, masking), f"if {condition}:", "")
+    return _chosen(source, masking.whole, f"{{}} if {condition} else {masking.frames.id}")
+
+
+def in_place_where(source: Source, cls: ast.ClassDef, masking: Masking, condition: str) -> Edit:
+    """The masking in place under a condition, and else as it was."""
+    in_place = f"{masking.frames.id}.mul_({mask_of(source, cls, masking)}.unsqueeze(1))"
+    if stands_alone(source, masking):
+        return _under(source, source.statement(masking.node), f"if {condition}:", in_place)
+    return _chosen(source, masking.node, f"{in_place} if {condition} else {{}}")
+
+
+def stands_alone(source: Source, masking: Masking) -> bool:
+    """Whether the masking is an assignment that has its lines to itself."""
+    return _is_assigned(source, masking) and is_alone(source, source.statement(masking.node))
+
+
+def _under(source: Source, statement: ast.stmt, header: str, instead: str) -> Edit:
+    """``statement`` under ``header``; with ``instead`` that stands there, and the statement under its ``else``."""
+    first, last = first_line(statement), last_line(statement)
+    indent, unit, newline = source.indent(first), source.indent_unit(), source.newline(first)
+    lines = [unit + line if line.strip() else line for line in source.lines[first - 1 : last]]
+    other = f"{indent}{unit}{instead}{newline}{indent}else:{newline}" if instead else ""
+    return Edit(first, last, f"{indent}{header}{newline}{other}" + "".join(lines))
+
+
+def _chosen(source: Source, node: ast.expr, form: str) -> Edit:
+    """``node`` in its place in ``form``."""
+    text = ast.get_source_segment(source.text, node) or ast.unparse(node)
+    text = f"({text})" if isinstance(node, ast.IfExp) else text
+    return respelled(source, source.statement(node), {node: f"({form.format(text)})"})
+
+
+def _is_to(statement: ast.stmt, name: str) -> bool:
+    """Whether ``statement`` gives the variable ``name`` a value, and nothing else."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else []
+    return len(targets) == 1 and isinstance(targets[0], ast.Name) and targets[0].id == name
+
+
+SHAPE = {"shape", "dtype", "device", "size", "ndim", "dim", "new_zeros", "new_ones", "type"}
+
+
+def _check_frames(source: Source, found: Masked, call: ast.stmt) -> None:
+    """Raise where the frames are stored or read elsewhere in the loop, except for their shape, type and device."""
+    known = {*ast.walk(_block(source, found.before)), *ast.walk(call)}
+    for node in ast.walk(found.loop):
+        if not isinstance(node, ast.Name) or node.id != found.frames or node in known:
+            continue
+        parent = source.ancestors(node)[0]
+        is_shape = isinstance(parent, ast.Attribute) and parent.attr in SHAPE
+        is_passed = isinstance(parent, ast.Call) and _looks_at_shape(source, found.cls, parent, node)
+        if not (is_shape or is_passed):
+            text = ast.unparse(source.statement(node)).splitlines()[0]
+            raise Ambiguous(f"{source.name}:{node.lineno}: the frames are used between the layers: {text}")
+
+
+def _looks_at_shape(source: Source, cls: ast.ClassDef, call: ast.Call, node: ast.Name) -> bool:
+    """Whether what is called asks ``node`` for its shape, type and device alone."""
+    function = _function(source, cls, call)
+    if function is None or node not in call.args:
+        return False
+    names = [a.arg for a in function.args.args]
+    names = names[1:] if function in methods(cls) and names[:1] == ["self"] else names
+    name = names[call.args.index(node)] if call.args.index(node) < len(names) else ""
+    uses = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
+    parents = [source.ancestors(n)[0] for n in uses]
+    return bool(name) and all(isinstance(p, ast.Attribute) and p.attr in SHAPE for p in parents)
