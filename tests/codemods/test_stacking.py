@@ -32,7 +32,7 @@ def after_its_needs(names: Sequence[str]) -> list[str]:
     return found
 
 
-NAMES = sorted(o.name for o in UNITS.optimizations.values() if o.part == MAIN)
+NAMES = sorted(o.name for o in UNITS.optimizations.values() if (o.target, o.part) == ("step_audio_editx", MAIN))
 PAIRS = [pair for pair in itertools.permutations(NAMES, 2) if list(pair) == after_its_needs(pair)]
 SHUFFLED = random.Random(0).sample(NAMES, len(NAMES))
 ORDERS = [after_its_needs(SHUFFLED), after_its_needs(SHUFFLED[::-1])]
