@@ -111,6 +111,21 @@ def remove_tree(path: str) -> None:
         remove(path)
 
 
+def copy_tree(source: str, path: str, skip: frozenset[str]) -> None:
+    """Copy a folder to ``path``, in a new folder of its own, links as they are: all of it but ``skip``, or nothing."""
+    import shutil
+    import tempfile
+
+    folder, name = os.path.split(path)
+    scratch = tempfile.mkdtemp(prefix=".apply-opt-", dir=os.path.dirname(folder))
+    try:
+        whole = os.path.join(scratch, "whole")
+        shutil.copytree(source, os.path.join(whole, name), symlinks=True, ignore=shutil.ignore_patterns(*skip))
+        os.rename(whole, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def replace(path: str, data: bytes, temporary: str) -> None:
     """Write ``data`` to ``path`` by way of ``temporary``, a name in the same folder."""
     remove(temporary)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 
 from apply_opt.errors import Refused
@@ -41,7 +39,12 @@ def copied(place: Checkout, parent: str) -> Iterator[str]:
     folder = os.path.join(parent, f"{name}-apply-opt")
     is_made = not os.path.lexists(folder)
     if is_made:
-        _copy(os.path.join(place.root, name), folder, name)
+        source = os.path.join(place.root, name)
+        try:
+            files.copy_tree(source, os.path.join(folder, name), SKIPPED)
+        except OSError as error:
+            why = f"{source} cannot be copied to {folder}: {error.strerror}"
+            raise Refused(why, "go to a folder with room for it") from error
     elif not os.path.isfile(os.path.join(folder, place.file)):
         raise Refused(
             f"{folder} is there, and is no copy of the package {name}", "go to another folder, or move it away"
@@ -52,19 +55,3 @@ def copied(place: Checkout, parent: str) -> Iterator[str]:
         if is_made:
             files.remove_tree(folder)
         raise
-
-
-def _copy(source: str, folder: str, name: str) -> None:
-    """All of it or nothing: beside its place first."""
-    scratch = tempfile.mkdtemp(prefix=".apply-opt-", dir=os.path.dirname(folder))
-    try:
-        shutil.copytree(
-            source, os.path.join(scratch, "copy", name), symlinks=True, ignore=shutil.ignore_patterns(*SKIPPED)
-        )
-        os.rename(os.path.join(scratch, "copy"), folder)
-    except OSError as error:
-        raise Refused(
-            f"{source} cannot be copied to {folder}: {error.strerror}", "go to a folder with room for it"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
