@@ -96,9 +96,8 @@ def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
 
 
 @ids
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("kind", ["dw_striding", "striding"])
-@pytest.mark.parametrize("lengths", [(61, 0, 1, 33), (61, 61), (7,), (61, 60, 59)])
+@pytest.mark.parametrize(("kind", "causal"), [("dw_striding", False), ("dw_striding", True), ("striding", False)])
+@pytest.mark.parametrize("lengths", [(61, 0, 1, 33), (61, 61), (7,)])
 class TestSameBits:
     def test_training(self, names: Sequence[str], kind: str, causal: bool, lengths: Sequence[int]) -> None:
         given = frames(lengths)
