@@ -14,6 +14,7 @@ from typing import NamedTuple, Optional, Union
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line, own_nodes
 
+from ._helpers import helpers
 from ._lines import is_alone, respelled
 from ._scopes import calls, family, methods, named
 
@@ -202,7 +203,7 @@ def is_in_place(source: Source, masking: Masking) -> bool:
 def _function(source: Source, cls: ast.ClassDef, call: ast.Call) -> Optional[Function]:
     """The function of this file, or method of ``cls``, that is called."""
     if isinstance(call.func, ast.Name):
-        found = [n for n in source.tree.body if isinstance(n, ast.FunctionDef) and n.name == call.func.id]
+        found = helpers(source, call.func.id)
     elif isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
         found = [m for m in methods(cls) if m.name == call.func.attr and isinstance(m, ast.FunctionDef)]
     else:

@@ -24,7 +24,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -79,28 +79,32 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("there is nothing to do", "python scripts/benchmark_encoder.py --compare --profile --repo DIR")
     if arguments.port and not os.path.isfile(arguments.port):
         raise UsageError(f"--port {arguments.port} is not a file", "--port FILE: the module with ConformerEncoder")
-    missing = sorted(name for name in cli.EXTRAS if importlib.util.find_spec(name) is None and name != "soundfile")
-    if "torch" in missing:
+    if importlib.util.find_spec("torch") is None:
         raise ApplyOptError("torch is not installed", "pip install torch")
 
 
 def compare(arguments: argparse.Namespace) -> int:
     """``verify``, ``bench``, ``report``; and the same for the port, without a page."""
-    place = ["--repo", arguments.repo, *(["--file", arguments.file] if arguments.file else [])]
+    own = [*_place(arguments), *_workload(arguments)]
     effort = [word for word in ("--quick", "--rigorous") if vars(arguments)[word[2:]]]
-    own = [*place, *_workload(arguments)]
     code = cli.main(["verify", BUNDLE, *own]) or cli.main(["bench", BUNDLE, *own, *effort])
     if code == 0:
-        cli.main(["report", *place])
+        cli.main(["report", *_place(arguments)])
     return _compare_port(arguments, [*own, *effort]) if arguments.port and code == 0 else code
 
 
+def _place(arguments: argparse.Namespace) -> list[str]:
+    return ["--repo", arguments.repo, *(["--file", arguments.file] if arguments.file else [])]
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, str]:
+    return {name: vars(arguments)[name] for name in ("size", "batch", "frames")}
+
+
 def _workload(arguments: argparse.Namespace) -> list[str]:
-    given = {name: vars(arguments)[name] for name in ("size", "batch", "frames")} | {"lengths": "mixed,full"}
-    return [w for name, value in given.items() for w in ("--option", f"{name}={value}")] + [
-        "--threads",
-        arguments.threads,
-    ]
+    given = _options(arguments) | {"lengths": "mixed,full"}
+    words = [word for name, value in given.items() for word in ("--option", f"{name}={value}")]
+    return [*words, "--threads", arguments.threads]
 
 
 def _compare_port(arguments: argparse.Namespace, words: Sequence[str]) -> int:
@@ -112,10 +116,7 @@ def _compare_port(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     from apply_opt.io.parts import Parts
     from apply_opt.model import parity
 
-    command = argparse.ArgumentParser()
-    bench.add_arguments(command)
-    own = command.parse_args([BUNDLE, *words])
-    plan = _plan(own)
+    own, plan = _planned(words)
     path = Parts(plan.checkout).file(PART)
     if path == plan.checkout.file:
         raise Refused(f"{path} holds the whole encoder: it is a port itself", "name NeMo: --repo DIR")
@@ -138,26 +139,27 @@ def _shown(difference: Any) -> str:
     return f"{difference.name}: {difference.how}"
 
 
-def _plan(arguments: argparse.Namespace) -> Any:
+def _planned(words: Sequence[str]) -> tuple[argparse.Namespace, Any]:
+    """What ``apply-opt bench`` makes of ``words``, and the plan for them."""
+    from apply_opt.commands import bench
     from apply_opt.commands.planning import locate, plan_for
 
-    return plan_for(arguments, *locate(arguments), as_it_is=True)
+    command = argparse.ArgumentParser()
+    bench.add_arguments(command)
+    own = command.parse_args([BUNDLE, *words])
+    return own, plan_for(own, *locate(own), as_it_is=True)
 
 
 def profile(arguments: argparse.Namespace) -> int:
     """One table for each side and kind of run."""
-    from apply_opt.commands import bench
     from apply_opt.io import arms
 
-    command = argparse.ArgumentParser()
-    bench.add_arguments(command)
-    place = ["--repo", arguments.repo, *(["--file", arguments.file] if arguments.file else [])]
-    plan = _plan(command.parse_args([BUNDLE, *place, *_workload(arguments)]))
+    _, plan = _planned([*_place(arguments), *_workload(arguments)])
     changed = plan.changed()
     if not changed:
         raise Refused("; ".join(f"{o.name}: {o.message}" for o in plan.outcomes), "apply-opt status")
     sides = [{path: pair[side] for path, pair in changed.items()} for side in (0, 1)]
-    options = {name: vars(arguments)[name] for name in ("size", "batch", "frames")} | {"file": plan.checkout.file}
+    options = _options(arguments) | {"file": plan.checkout.file}
     with arms.copies(plan.checkout.root, *sides) as pair:
         for side, arm in zip(("before", "after"), pair):
             asked = {"folder": arm.checkout, "side": side, "options": options, "threads": int(arguments.threads)}
@@ -180,7 +182,7 @@ def _profile_here(text: str) -> int:
     sys.path.insert(0, asked["folder"])
     options = asked["options"]
     subject = workload.load("", options)
-    for case in _timed(workload, options):
+    for case in workload.cases(options):
         for seed in range(3):
             workload.run(subject, workload.inputs(case, seed))
         inputs = workload.inputs(case, 3)
@@ -189,10 +191,6 @@ def _profile_here(text: str) -> int:
         print(f"\n{case}, {asked['side']}:")
         print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=ROWS, max_name_column_width=40))
     return 0
-
-
-def _timed(workload: Any, options: dict[str, str]) -> Iterator[str]:
-    yield from workload.cases(options)
 
 
 def _load_workload() -> Any:

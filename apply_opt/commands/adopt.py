@@ -34,6 +34,7 @@ A patch is only taken over where taking it out gives a file from which apply-opt
 
 
 NOT_AS_MADE = "not as apply-opt makes it of the last commit (lines edited, or other values than the defaults chosen)"
+NAME_IT = "name the patch that was applied: apply-opt adopt --patch FILE"
 MAX_ORDERED = 5
 """How many optimizations are tried in every order."""
 
@@ -117,10 +118,11 @@ def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[
         raise Refused(
             f"{' '.join(there)} is in the ledger already", f"apply-opt status; apply-opt revert {' '.join(there)}"
         )
-    step = "name the patch that was applied: apply-opt adopt --patch FILE"
     if left:
-        raise Refused(f"{', '.join(left)}: there, but {NOT_AS_MADE}", step)
-    raise Refused(f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)", step)
+        raise Refused(f"{', '.join(left)}: there, but {NOT_AS_MADE}", NAME_IT)
+    raise Refused(
+        f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)", NAME_IT
+    )
 
 
 def _of_patches(
@@ -265,6 +267,6 @@ def _record(plan: Plan, paths: Sequence[str], left: Sequence[str]) -> Result:
     lines = [("green", f"{name} is taken over") for name in names]
     lines.append(("dim", "take out: apply-opt revert " + " ".join(names)))
     lines += [("red", f"not taken over: {text}: {NOT_AS_MADE}") for text in left]
-    lines += [("", "name the patch that was applied: apply-opt adopt --patch FILE")] if left else []
+    lines += [("", NAME_IT)] if left else []
     patches = [os.path.basename(path) for path in paths]
     return Result(lines, {"checkout": root, "adopted": names, "patches": patches, "left": list(left)})

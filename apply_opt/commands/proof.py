@@ -219,8 +219,8 @@ def _stamps(options: Mapping[str, str]) -> list[list[int]]:
 def _own_sources(plan: Plan, changed: Collection[str]) -> list[str]:
     """The hashes of the checkout's sources; of installed packages only those that are changed."""
     root = plan.checkout.root
-    folders = [os.path.join(root, name) for name in sorted({path.split("/")[0] for path in changed})]
-    return [digest for folder in (folders if installed.is_installed(root) else [root]) for digest in sources(folder)]
+    names = installed.packages(changed) if installed.is_installed(root) else [""]
+    return [digest for name in names for digest in sources(os.path.join(root, name))]
 
 
 def sources(folder: str) -> list[str]:

@@ -18,15 +18,14 @@ def is_installed(root: str) -> bool:
     return os.path.basename(root) in FOLDERS
 
 
-def package(place: Checkout) -> str:
-    """The package that the target's file belongs to."""
-    return place.file.split("/")[0]
+def packages(names: Iterable[str]) -> list[str]:
+    """The packages that the files ``names`` belong to."""
+    return sorted({name.split("/")[0] for name in names})
 
 
 def others(root: str, names: Iterable[str]) -> set[str]:
     """What lies in ``root`` beside the packages of the files ``names``, where packages are installed there."""
-    own = {name.split("/")[0] for name in names}
-    return {name for name in os.listdir(root) if name not in own} if is_installed(root) else set()
+    return {*os.listdir(root)} - {*packages(names)} if is_installed(root) else set()
 
 
 @contextlib.contextmanager
@@ -35,7 +34,7 @@ def copied(place: Checkout, parent: str) -> Iterator[str]:
 
     A copy that was made here is taken away again where an error is raised.
     """
-    name = package(place)
+    (name,) = packages([place.file])
     folder = os.path.join(parent, f"{name}-apply-opt")
     is_made = not os.path.lexists(folder)
     if is_made:

@@ -74,12 +74,12 @@ def more_cases(options):
 
 
 def load(folder, options):
-    """The encoders that the cases ask for, each with other convolutions, by their kind."""
+    """The encoders that the cases ask for, each with other convolutions, by their kind; those that are timed are plain."""
     import torch
 
     module = _import(options["file"])
     layers, width, heads = SIZES[options.get("size", "small")]
-    kinds = sorted({CASE.fullmatch(case)[1] or "" for case in (*cases(options), *COMPARED)})
+    kinds = sorted({CASE.fullmatch(case)[1] or "" for case in COMPARED})
     built = torch.nn.ModuleDict()
     for kind in kinds:
         built[kind or "plain"] = module.ConformerEncoder(
@@ -217,7 +217,7 @@ def bad_inputs():
 
 
 def _masks_of(subject):
-    """The module whose function masks, and that function."""
+    """The module with the function that masks."""
     name = type(next(iter(subject.values())).pre_encode).__module__
     return sys.modules[name]
 
@@ -266,9 +266,8 @@ def _import(file):
     sys.path.insert(0, root)
     if len(names) > 1:
         sys.meta_path.insert(0, _Packages(root, names[0]))
-    for library in ("omegaconf",):
-        if importlib.util.find_spec(library) is None:
-            sys.modules[library] = StandIn(library)
+    if importlib.util.find_spec("omegaconf") is None:
+        sys.modules["omegaconf"] = StandIn("omegaconf")
     return importlib.import_module(".".join(names))
 
 
