@@ -47,8 +47,8 @@ class Planner:
     """Plans optimizations one after the other on one file.
 
     All look at the same source as long as their edits keep clear of each other, so that a bundle costs little more than
-    one optimization; where they do not, the next one looks at what the ones before it made. :meth:`finish` validates the
-    sum. A ``careful`` planner validates after each, to find the one at fault.
+    one optimization; where they do not, or one needs another, the next looks at what the ones before it made.
+    :meth:`finish` validates the sum. A ``careful`` planner validates after each, to find the one at fault.
     """
 
     def __init__(self, data: bytes, file: str, careful: bool = False) -> None:
@@ -83,6 +83,8 @@ class Planner:
     ) -> Outcome:
         if self._source is None:
             raise self.error or Refused(f"{self.file} cannot be planned")
+        if any(landed.name in optimization.requires for _, landed, _ in self._landed):
+            self.finish()
         sites = survey(codemod, self._source, optimization.sites, parameters)
         site = sites[0]
         if site.state == OURS:

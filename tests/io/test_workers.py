@@ -11,6 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +462,13 @@ def load(folder, options):
 @ONLY_POSIX
 class TestInterrupted:
     """A real ``apply-opt``, which is told to stop while the workload runs."""
+
+    @pytest.fixture(autouse=True)
+    def as_from_a_terminal(self) -> Iterator[None]:
+        """Under nohup SIGHUP is ignored, here and in what is started here."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        yield
+        signal.signal(signal.SIGHUP, before)
 
     def start(self, toy: Toy, tmp_path: Path, command: str) -> subprocess.Popen[bytes]:
         toy.workload(INTERRUPTED)
