@@ -158,6 +158,7 @@ def header(found: Subject, kind: str) -> dict[str, Any]:
         "threads": found.setting.threads,
         "cpus": len(found.setting.cpus),
         "machine": machine.summary(),
+        "environment": machine.environment(),
         "cases": list(found.workload.compared if kind == "verify" else found.workload.cases),
     }
 

@@ -141,6 +141,15 @@ def summary() -> dict[str, Any]:
     return {"python": platform.python_version(), "system": system, "cpu": _cpu(), "cores": cores(), "load": load}
 
 
+_STEERING = ("MALLOC_", "GLIBC_TUNABLES", "MKL_", "DNNL_", "ONEDNN_", "KMP_", "GOMP_", "ATEN_", "PYTORCH_", "CUBLAS_")
+
+
+def environment() -> dict[str, str]:
+    """The environment variables that tell memory allocators and libraries of kernels what to do. Paths are left out."""
+    found = {name: value for name, value in os.environ.items() if name.startswith(_STEERING)}
+    return {name: value for name, value in sorted(found.items()) if os.sep not in value}
+
+
 def _cpu() -> str:
     """The processor's name, where the system says it."""
     text = (files.read("/proc/cpuinfo", pipe=True) or b"").decode("utf-8", "replace")

@@ -185,6 +185,8 @@ def _circumstances(found: Found, say: Say, home: str) -> Iterator[tuple[str, str
     yield say("threads"), str(record.threads)
     if record.machine.load is not None:
         yield say("load"), f"{record.machine.load:.2f}"
+    if record.environment:
+        yield say("environment"), say("list").join(f"{name}={value}" for name, value in record.environment.items())
     yield say("settings"), _settings(record, say)
     options = [f"{key}={_at_home(value, home)}" for key, value in record.options.items()]
     yield say("options"), say("list").join(options) or say("none")

@@ -58,6 +58,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     threads: Count
     cpus: Count
     machine: Machine
+    environment: dict[Text, Text] = {}
     cases: Annotated[list[str], Meta(min_length=1)]
 
 

@@ -22,7 +22,9 @@ def commands(headers: Sequence[Header], known: Mapping[str, Optimization], home:
 
 def command(kind: str, header: Header, known: Mapping[str, Optimization], home: str) -> str:
     """``apply-opt KIND`` for what ``header`` is a record of."""
-    words = ["apply-opt", kind, *(shlex.quote(name) for name in header.optimizations)]
+    variables = [shlex.quote(f"{name}={value}") for name, value in header.environment.items()]
+    words = ["env", *variables] if variables else []
+    words += ["apply-opt", kind, *(shlex.quote(name) for name in header.optimizations)]
     words += _of_the_plan(header, known)
     words += [f"--option {_option(key, value, home)}" for key, value in header.options.items()]
     words += [f"--threads {header.threads}"] if header.threads != 1 else []

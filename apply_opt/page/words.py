@@ -128,6 +128,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "promise lossy": ("results may change", "结果可能改变"),
     # Conditions
     "date": ("when", "时间"),
+    "environment": ("environment variables", "环境变量"),
     "machine": ("processor", "处理器"),
     "system": ("system", "系统"),
     "cores": ("cores", "核数"),

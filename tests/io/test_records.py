@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,14 @@ def test_memory_of_a_container(files: dict[str, str], least: int | None, monkeyp
 def test_is_json(tmp_path: Path) -> None:
     path = records.keep("/one", record(1, name="\u4e2d"))
     assert json.loads(Path(path).read_text("utf-8"))["name"] == "\u4e2d"
+
+
+def test_what_steers_memory_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No names of folders, and nothing that is somebody's own."""
+    for name in [name for name in os.environ if name.startswith(machine._STEERING)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1000")
+    monkeypatch.setenv("MKL_DYNAMIC", "FALSE")
+    monkeypatch.setenv("MALLOC_TRACE", "/home/somebody/trace")
+    monkeypatch.setenv("AUTHOR", "somebody")
+    assert machine.environment() == {"MALLOC_TOP_PAD_": "1000", "MKL_DYNAMIC": "FALSE"}

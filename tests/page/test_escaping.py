@@ -50,6 +50,7 @@ def records(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "patch": f" {text}".replace("\n", " "),
         "options": {f"o{text}": text},
         "machine": machine,
+        "environment": {f"e{text}": text},
     }
     why = {"why": f"w{text}", "class": f"c{text}", "wrong_variants_caught": [text]}
     verify = made_records.verify(f"v{text}", [Difference(text, text)], **both, **why)

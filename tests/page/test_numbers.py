@@ -146,6 +146,11 @@ def test_only_what_is_not_at_its_default_is_set() -> None:
     assert command("verify", record) == expected
 
 
+def test_what_steers_memory_is_set_again() -> None:
+    record = made_records.verify(environment={"MALLOC_TOP_PAD_": "1 2", "$(x)": ""})
+    assert command("verify", record)[:5] == ["env", "MALLOC_TOP_PAD_=1 2", "$(x)=", "apply-opt", "verify"]
+
+
 def test_a_model_that_was_looked_at_has_to_be_looked_at_again() -> None:
     settings = {"tokenizer_light_model": {"model_id": "owner/model", "unchecked": False}}
     assert command("verify", made_records.verify(optimizations=settings))[-2:] == ["--preflight", "DIR"]
