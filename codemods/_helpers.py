@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Union
 
-from apply_opt.errors import Conflict, PartlyApplied
+from apply_opt.errors import Ambiguous, Conflict, PartlyApplied
 from apply_opt.model.source import Edit, Source, first_line, last_line
 
-from ._scopes import named
+from ._scopes import calls, named
 
 TAKE_ONE_OUT = "take one of them out by hand"
 
@@ -41,6 +42,24 @@ def has_helper(source: Source, name: str, uses: Sequence[ast.AST], else_at: int)
     return bool(ours)
 
 
+def is_used(source: Source, name: str, uses: Sequence[ast.AST], times: int) -> bool:
+    """Whether our function ``name`` is there once, and used as often as it should be.
+
+    Raises where it is there by half, and where the name stands for something else.
+    """
+    ours = helpers(source, name)
+    if (len(ours), len(uses)) == (1, times):
+        return True
+    if ours or uses:
+        line = getattr([*uses, *ours][0], "lineno", 1)
+        raise PartlyApplied(
+            f"{source.name}:{line} is partly applied: {name} is defined {len(ours)} times and used {len(uses)} times",
+            "take the part that is there out by hand, then apply again",
+        )
+    refuse_taken(source, name)
+    return False
+
+
 def refuse_taken(source: Source, *names: str) -> None:
     """Raise :class:`Conflict` where the code uses one of ``names`` already."""
     for name in names:
@@ -51,6 +70,48 @@ def refuse_taken(source: Source, *names: str) -> None:
 def is_taken(source: Source, name: str) -> bool:
     """Whether the code uses ``name`` for a variable, parameter, function, class or import anywhere."""
     return any(not isinstance(node, (ast.Attribute, ast.keyword, ast.Call)) for node in named(source, name))
+
+
+def refuse_scripted(source: Source) -> None:
+    """Raise :class:`Conflict` where the file compiles a model with ``torch.jit.script``, which does not take all of Python."""
+    for node in calls(source, "script"):
+        if ast.unparse(node.func).endswith("jit.script"):
+            raise Conflict(f"{source.name}:{node.lineno}: the code is compiled with torch.jit.script")
+
+
+def check_imported(source: Source, *names: str) -> None:
+    """Raise :class:`Ambiguous` where the module does not import ``torch``, or ``torch.nn`` as ``nn``: what our functions use."""
+    bound = _imported(source)
+    for name in names:
+        if bound.get(name) != MODULES[name]:
+            what = "torch is not imported" if name == "torch" else f"{MODULES[name]} is not imported as {name}"
+            raise Ambiguous(f"{source.name}: {what}")
+
+
+MODULES = {"torch": "torch", "nn": "torch.nn"}
+
+
+def meant(source: Source, node: ast.expr) -> str:
+    """What a dotted name stands for, by the imports: ``torch.nn.functional.pad`` for ``F.pad``. Else as it is written."""
+    first, dot, rest = ast.unparse(node).partition(".")
+    return _imported(source).get(first, first) + dot + rest
+
+
+def _imported(source: Source) -> dict[str, str]:
+    """The names that the module's imports give a meaning, and which."""
+    imports = (s for s in source.tree.body if isinstance(s, (ast.Import, ast.ImportFrom)))
+    return {name: meaning for statement in imports for name, meaning in _bound(statement)}
+
+
+def _bound(statement: Union[ast.Import, ast.ImportFrom]) -> Iterator[tuple[str, str]]:
+    """The names that an import gives a meaning, and which."""
+    for alias in statement.names:
+        if isinstance(statement, ast.ImportFrom):
+            yield alias.asname or alias.name, "." * statement.level + f"{statement.module or ''}.{alias.name}"
+        elif alias.asname:
+            yield alias.asname, alias.name
+        else:
+            yield (alias.name.partition(".")[0],) * 2
 
 
 def insert_above(source: Source, node: ast.AST, text: str) -> Edit:

@@ -35,6 +35,11 @@ def without(source: Source, statement: ast.stmt) -> Edit:
     return Edit(first_line(statement), last_line(statement), kept)
 
 
+def text_of(source: Source, node: ast.expr) -> str:
+    """``node`` as it is written."""
+    return ast.get_source_segment(source.text, node) or ast.unparse(node)
+
+
 def respelled(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, str]) -> Edit:
     """The lines of ``statement`` with other text for some of its expressions, none of them within another."""
     first, last = first_line(statement), last_line(statement)

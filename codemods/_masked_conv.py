@@ -14,21 +14,23 @@ from typing import NamedTuple, Optional, Union
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line, own_nodes
 
-from ._helpers import helpers
-from ._lines import is_alone, respelled
-from ._scopes import calls, family, methods, named
+from ._helpers import helpers, insert_above, refuse_scripted
+from ._lines import is_alone, respelled, text_of
+from ._scopes import family, methods, named
 
 SEQUENTIAL = "Sequential"
 ONLY_WHERE, FULL_HELPER, IN_PLACE_HELPER = "masked", "_hides_frames", "_is_new"
 """What our own conditions around these places ask: ``i in masked``, ``_hides_frames(…)``, and ``_is_new(…)``, under which it is
 done in place, and else as before. Each is a statement, or within an expression where the masking is in one."""
+CHANNELS_LAST_HELPER, IN_PIECES_HELPER = "_channels_last", "_in_pieces"
+"""What our own changes call in the place of a layer: ``_channels_last(layer, x)`` for ``layer(x)``."""
 IN_PLACE = {"mul_", "masked_fill_"}
 
 
 class Masked(NamedTuple):
     """The class, its ``forward``, the loop through the layers, and the two expressions that mask.
 
-    ``frames`` is the variable that holds the frames, ``layer`` the one that holds each layer.
+    ``frames`` is the variable that holds the frames, ``layer`` the one that holds each layer, ``call`` where that is called.
     """
 
     cls: ast.ClassDef
@@ -36,6 +38,7 @@ class Masked(NamedTuple):
     loop: ast.For
     layer: str
     frames: str
+    call: ast.Call
     before: Masking
     at_end: Masking
 
@@ -109,9 +112,7 @@ def _check_plain(source: Source, cls: ast.ClassDef, forward: Function) -> None:
     """Raise where ``forward`` is compiled or scripted, or replaced by a class that derives from this one."""
     if forward.decorator_list:
         raise Conflict(f"{source.name}:{forward.lineno}: forward of {cls.name} is decorated: it may be compiled")
-    for node in calls(source, "script"):
-        if ast.unparse(node.func).endswith("jit.script"):
-            raise Conflict(f"{source.name}:{node.lineno}: the code is compiled with torch.jit.script")
+    refuse_scripted(source)
     for other in (n for n in source.nodes(cls.name) if isinstance(n, ast.ClassDef) and n is not cls):
         own = [m for m in methods(other) if m.name in {method.name for method in methods(cls)}]
         if cls in family(source, other) and own:
@@ -121,15 +122,13 @@ def _check_plain(source: Source, cls: ast.ClassDef, forward: Function) -> None:
 def _masked(source: Source, cls: ast.ClassDef, forward: Function, loop: ast.For) -> Masked:
     layer = _layers_of(forward, loop)
     assert layer is not None
-    found = [
-        n for n in ast.walk(loop) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == layer
-    ]
+    found = [n for n in ast.walk(loop) if isinstance(n, ast.Call) and _called(n) == layer]
     where = f"{source.name}:{loop.lineno}"
-    if len(found) != 1 or len(found[0].args) != 1 or found[0].keywords:
+    if len(found) != 1 or len(found[0].args) != 1 + _is_through_ours(found[0]) or found[0].keywords:
         raise Ambiguous(f"{where}: the layers are not called once each, with the frames alone")
     (call,) = found
     statement = source.statement(call)
-    (argument,) = call.args
+    argument = call.args[-1]
     inside = [m for m in _maskings(source, cls, loop) if m.whole is argument or _is_assigned(source, m)]
     if len(inside) != 1:
         raise NoSite(f"{where}: the frames are not masked once before each layer")
@@ -142,9 +141,19 @@ def _masked(source: Source, cls: ast.ClassDef, forward: Function, loop: ast.For)
     if not (before.whole is argument or (isinstance(argument, ast.Name) and argument.id == frames)):
         raise Ambiguous(f"{where}: the layer gets something else than {frames}")
     at_end = _end(source, cls, forward, loop, frames)
-    masked = Masked(cls, forward, loop, layer, frames, before, at_end)
+    masked = Masked(cls, forward, loop, layer, frames, call, before, at_end)
     _check_frames(source, masked, statement)
     return masked
+
+
+def _called(call: ast.Call) -> str:
+    """The variable that is called, by itself or by what our changes put there."""
+    called = call.args[0] if _is_through_ours(call) and call.args else call.func
+    return called.id if isinstance(called, ast.Name) else ""
+
+
+def _is_through_ours(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in (CHANNELS_LAST_HELPER, IN_PIECES_HELPER)
 
 
 def _end(source: Source, cls: ast.ClassDef, forward: Function, loop: ast.For, frames: str) -> Masking:
@@ -304,6 +313,21 @@ def _block(source: Source, masking: Masking) -> ast.stmt:
         statement = parent
 
 
+def call_through(source: Source, helper: str, text: str) -> list[Edit]:
+    """The function ``helper``, written as ``text``, above the class, and called in the place of the layers."""
+    found = masked_convolutions(source)
+    called: dict[ast.expr, str] = {found.call: f"{helper}({found.layer}, {text_of(source, found.call.args[-1])})"}
+    return [insert_above(source, found.cls, text), respelled(source, source.statement(found.call), called)]
+
+
+def calls_layers(source: Source) -> Masked:
+    """Like :func:`masked_convolutions`; raises :class:`Conflict` where another change of ours calls the layers already."""
+    found = masked_convolutions(source)
+    if _is_through_ours(found.call):
+        raise Conflict(f"{source.name}:{found.call.lineno}: the layers are called by {callee(found.call)} already")
+    return found
+
+
 def only_where(source: Source, masking: Masking, condition: str) -> Edit:
     """The masking under a condition: as a block where it is an assignment of its own, else within its expression."""
     if stands_alone(source, masking):
@@ -335,7 +359,7 @@ def _under(source: Source, statement: ast.stmt, header: str, instead: str) -> Ed
 
 def _chosen(source: Source, node: ast.expr, form: str) -> Edit:
     """``node`` in its place in ``form``."""
-    text = ast.get_source_segment(source.text, node) or ast.unparse(node)
+    text = text_of(source, node)
     text = f"({text})" if isinstance(node, ast.IfExp) else text
     return respelled(source, source.statement(node), {node: f"({form.format(text)})"})
 

@@ -16,7 +16,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import has_helper, insert_above
+from ._helpers import check_imported, has_helper, insert_above
 from ._masked_conv import Masked, masked_convolutions, only_where
 from ._scopes import calls
 
@@ -78,19 +78,12 @@ def _check_names(source: Source, found: Masked) -> None:
     taken = {n.id for n in ast.walk(found.forward) if isinstance(n, ast.Name)}
     if NAME in taken:
         raise Ambiguous(f"{source.name}:{found.forward.lineno}: forward has a variable called {NAME} already")
-    if not any(_is_nn(a, s) for s in source.tree.body for a in getattr(s, "names", ())):
-        raise Ambiguous(f"{source.name}: torch.nn is not imported as nn")
+    check_imported(source, "nn")
     loop = found.loop
     if not loop.lineno == loop.target.lineno == loop.iter.end_lineno or not source.lines[
         loop.lineno - 1
     ].lstrip().startswith("for"):
         raise Ambiguous(f"{source.name}:{loop.lineno}: the loop's first line is more than one")
-
-
-def _is_nn(alias: ast.alias, statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.ImportFrom):
-        return statement.module == "torch" and alias.name == "nn" and alias.asname in (None, "nn")
-    return isinstance(statement, ast.Import) and alias.name == "torch.nn" and alias.asname == "nn"
 
 
 def _numbered(source: Source, found: Masked) -> tuple[str, list[Edit]]:

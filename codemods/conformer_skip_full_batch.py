@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from apply_opt.errors import PartlyApplied
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import helpers, insert_above, refuse_taken
+from ._helpers import check_imported, insert_above, is_used
 from ._masked_conv import FULL_HELPER, mask_of, masked_convolutions, only_where
 from ._scopes import calls
 
@@ -31,16 +30,10 @@ def {FULL_HELPER}(mask, tensor):
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The sites ``layers`` and ``end``: what masks the frames before a layer, and behind the last."""
-    uses, ours = calls(source, FULL_HELPER), helpers(source, FULL_HELPER)
-    if len(uses) == 2 and len(ours) == 1:
+    uses = calls(source, FULL_HELPER)
+    if is_used(source, FULL_HELPER, uses, 2):
         return [Site(name, use.lineno, OURS) for name, use in zip(("layers", "end"), uses)]
-    if uses or ours:
-        line = (uses or ours)[0].lineno
-        raise PartlyApplied(
-            f"{source.name}:{line} is partly applied: {FULL_HELPER} is defined {len(ours)} times and asked {len(uses)} times",
-            "take the part that is there out by hand, then apply again",
-        )
-    refuse_taken(source, FULL_HELPER)
+    check_imported(source, "torch")
     found = masked_convolutions(source)
     for masking in (found.before, found.at_end):
         mask_of(source, found.cls, masking)

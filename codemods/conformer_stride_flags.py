@@ -14,7 +14,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import has_helper, insert_above
+from ._helpers import check_imported, has_helper, insert_above
 from ._lines import respelled
 from ._masked_conv import Masked, masked_convolutions
 from ._scopes import calls
@@ -32,7 +32,9 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     uses = calls(source, HELPER)
     if has_helper(source, HELPER, uses, 1):
         return [Site(SITE, uses[0].lineno, OURS)]
-    return [Site(SITE, _question(source, masked_convolutions(source)).lineno, TODO)]
+    question = _question(source, masked_convolutions(source))
+    check_imported(source, "nn")
+    return [Site(SITE, question.lineno, TODO)]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:

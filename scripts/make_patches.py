@@ -154,11 +154,11 @@ def _measured(units: catalog.Catalog, target: str, revision: dict[str, Any], tre
 def orders(units: catalog.Catalog, target: str, path: str) -> Iterator[tuple[tuple[str, ...], bool]]:
     """What hashes of a file are recorded after, and whether some of it may be left out.
 
-    Each unit with what it needs of the same file, and what a bundle comes to.
+    Each unit with what it needs of the same file (nothing, where that revision needs no change), and what a bundle comes to.
     """
     own = [o for o in units.optimizations.values() if o.target == target and path in place_of(units, o).files]
     names = [o.name for o in own]
-    yield from ((tuple(n for n in units.with_required([name]) if n in names), False) for name in names)
+    yield from ((tuple(n for n in units.with_required([name]) if n in names), True) for name in names)
     for bundle in (b for b in units.bundles.values() if b.target == target):
         members = tuple(name for name in bundle.optimizations if name in names)
         if len(members) > ALL_ORDERS:

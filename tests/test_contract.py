@@ -175,6 +175,12 @@ def test_page_shows_what_is_written(unit: Optimization, language: str) -> None:
     assert all(line[1:] in {"+": after, "-": before}[line[0]] for line in first), first
 
 
+@pytest.mark.parametrize("page", ["README.md", "README.zh-CN.md", "patches/README.md", "patches/README.zh-CN.md"])
+def test_lists_name_every_unit(page: str) -> None:
+    text = read(os.path.join(ROOT, page)).decode()
+    assert [u.name for u in (*OPTIMIZATIONS, *BUNDLES) if f"{u.name}/README" not in text] == []
+
+
 @pytest.mark.parametrize("unit", BUNDLES, ids=lambda u: u.name)
 def test_bundle(unit: Bundle) -> None:
     assert {UNITS.optimizations[name].target for name in unit.optimizations} == {unit.target}
@@ -205,7 +211,9 @@ def test_known_revisions_are_hashes_of_known_units(target: Target) -> None:
         assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes)
         names = [o.name for o in OPTIMIZATIONS if o.target == target.name and path_of(o) == revision.path]
         assert names, f"{revision.path} is the usual place of nothing that is changed"
-        keys = ["+".join(n for n in UNITS.with_required([name]) if n in names) for name in names if name not in UPSTREAM_HAS]
+        keys = [
+            "+".join(n for n in UNITS.with_required([name]) if n in names) for name in names if name not in UPSTREAM_HAS
+        ]
         alone = [revision.sha256, *(revision.after[key] for key in keys)]
         assert len(set(alone)) == len(alone)
         bundles = [[n for n in b.optimizations if n in names] for b in BUNDLES if b.target == target.name]

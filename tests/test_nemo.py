@@ -30,8 +30,8 @@ WHEELS = {
     "3.0.0": "f1d8238e35909464cf426e5792af3113a7060de419f194b83bedd81cbe909394",
 }
 TARGET = catalog.load(packs=False).targets["nemo_conformer"]
-BUNDLE = "conformer_masks"
-REST = ("conformer_skip_full_batch", "conformer_stride_flags", "conformer_expand_masks")
+BUNDLE = "conformer_fast"
+REST = ("conformer_skip_full_batch", "conformer_stride_flags", "conformer_expand_masks", "conformer_channels_last")
 masked = pytest.mark.parametrize("version", ["2.5.3", "2.7.3", "3.0.0"])
 
 
@@ -87,17 +87,23 @@ def known(version: str) -> dict[str, Any]:
 
 @masked
 def test_in_and_out_again(tree: Path, version: str, run: Run) -> None:
-    before, (main, encoder) = contents(tree), known(version).values()
-    assert [sha256((tree / r.path).read_bytes()) for r in (main, encoder)] == [main.sha256, encoder.sha256]
+    before, revisions, units = contents(tree), known(version), catalog.load(packs=False)
+    assert {path: sha256((tree / path).read_bytes()) for path in revisions} == {
+        p: r.sha256 for p, r in revisions.items()
+    }
     ran = run(BUNDLE, cwd=tree)
     assert ran.code == 0, ran.err
-    units = catalog.load(packs=False)
-    assert sha256((tree / main.path).read_bytes()) == main.after["+".join(units.bundles[BUNDLE].optimizations)]
+    parts = {path: [n for n in units.bundles[BUNDLE].optimizations if n in r.names()] for path, r in revisions.items()}
+    expected = {path: r.after["+".join(parts[path])] for path, r in revisions.items() if parts[path]}
+    assert len(expected) == 2
+    assert {path: sha256((tree / path).read_bytes()) for path in expected} == expected
+    ran = run("conformer_channel_split", cwd=tree)
+    assert (ran.code, "already has code that splits by channels" in ran.out) == (0, True), ran.out + ran.err
     assert run(*REST, cwd=tree).code == 0
     changed = {
         name for name, data in contents(tree).items() if before.get(name) != data and not name.startswith(".apply-opt")
     }
-    assert changed == {main.path, encoder.path}
+    assert changed == {*revisions}
     found = json.loads(run("status", "--json", cwd=tree).out)["optimizations"]
     assert {name for name, entry in found.items() if entry["state"] == "applied"} == {
         *units.bundles[BUNDLE].optimizations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -141,12 +142,19 @@ def summary() -> dict[str, Any]:
     return {"python": platform.python_version(), "system": system, "cpu": _cpu(), "cores": cores(), "load": load}
 
 
-_STEERING = ("MALLOC_", "GLIBC_TUNABLES", "MKL_", "DNNL_", "ONEDNN_", "KMP_", "GOMP_", "ATEN_", "PYTORCH_", "CUBLAS_")
+_STEERING = re.compile(
+    r"(MALLOC|GLIBC|MKL|DNNL|ONEDNN|OMP|KMP|GOMP|ATEN|TORCH|PYTORCH|CUBLAS|CUDNN|NVIDIA_TF32)_(?!NUM_THREADS$)\w+|LD_PRELOAD"
+)
 
 
 def environment() -> dict[str, str]:
-    """The environment variables that tell memory allocators and libraries of kernels what to do. Paths are left out."""
-    found = {name: value for name, value in os.environ.items() if name.startswith(_STEERING)}
+    """The environment variables that tell memory allocators and libraries of kernels what to do.
+
+    Paths are left out; of the libraries that are loaded first, the names stay. How many threads there are is set for each run.
+    """
+    found = {name: value for name, value in os.environ.items() if _STEERING.fullmatch(name)}
+    if "LD_PRELOAD" in found:
+        found["LD_PRELOAD"] = " ".join(os.path.basename(path) for path in re.split("[ :]+", found["LD_PRELOAD"]))
     return {name: value for name, value in sorted(found.items()) if os.sep not in value}
 
 

@@ -32,8 +32,8 @@ SIZES = {"tiny": (2, 32, 2), "small": (4, 256, 4), "large": (17, 512, 8)}
 FEATURES, FACTOR, KERNEL = 80, 8, 9
 GRID = {"part": "subsampling,encoder", "mode": "inference,training", "batch": "4", "frames": "400", "lengths": "mixed"}
 PARTS, MODES, LENGTHS = ("subsampling", "encoder"), ("inference", "training"), ("mixed", "full")
-# What a change of the masks could break: odd shapes, causal convolutions, other strides, lower precision, modes without
-# gradients, hooks that look inside, and capture.
+# What a change of the masks or of the attention could break: a single frame, odd shapes, causal convolutions, other strides, lower
+# precision, modes without gradients, hooks that look inside, and capture.
 COMPARED = (
     "subsampling, forward, 4 x 211, mixed",
     "encoder, forward, 3 x 400, mixed",
@@ -45,6 +45,9 @@ COMPARED = (
     "subsampling, inference mode, 2 x 75, mixed",
     "subsampling, hooks, 2 x 61, mixed",
     "subsampling, exported, 2 x 64, mixed",
+    "encoder, autocast, 2 x 150, mixed",
+    "encoder, inference mode, 1 x 333, full",
+    "encoder, forward, 2 x 7, full",
 )
 CASE = re.compile(r"(?:(causal|striding) )?(subsampling|encoder), ([a-z ]+), (\d+) x (\d+), (mixed|full)")
 
@@ -119,7 +122,10 @@ def inputs(case, seed):
 
 
 def run(subject, inputs):
-    """The frames that come out, their lengths; in training the gradients too, and with hooks what they saw."""
+    """The frames that come out, their lengths, and with hooks what they saw.
+
+    In training the gradients are computed too, for the time that it takes; compared are those that :func:`loss` has.
+    """
     import torch
 
     encoder, mode = subject[inputs["kind"]], inputs["mode"]
@@ -132,9 +138,7 @@ def run(subject, inputs):
         encoded, lengths = call(x=signal, lengths=length) if call is not encoder else call(signal, length)
     outputs = {"encoded": encoded, "lengths": lengths, "seen": seen}
     if mode == "training" and encoded.requires_grad:
-        names, parameters = zip(*encoder.named_parameters())
-        found = torch.autograd.grad(loss(outputs), parameters, allow_unused=True, retain_graph=True)
-        outputs["gradients"] = dict(zip(names, found))
+        torch.autograd.grad(loss(outputs), list(encoder.parameters()), allow_unused=True, retain_graph=True)
     return outputs
 
 
@@ -181,8 +185,12 @@ def module(subject):
 
 
 def loss(outputs):
-    """The mean square of what comes out."""
-    return outputs["encoded"].float().square().mean()
+    """What comes out against waves. Its square would not do: behind a layer norm that is the same, whatever went in."""
+    import torch
+
+    encoded = outputs["encoded"]
+    waves = torch.sin(torch.arange(encoded.numel(), device=encoded.device)).view(encoded.shape)
+    return (encoded * waves.to(torch.promote_types(encoded.dtype, torch.float32))).mean()
 
 
 def double(subject):
@@ -213,37 +221,72 @@ def bad_inputs():
     }
 
 
-# Wrong on purpose
+# Wrong on purpose: each replaces how the frames go through the convolutions, whatever the code calls what masks them
 
 
-def _masks_of(subject):
-    """The module with the function that masks."""
-    name = type(next(iter(subject.values())).pre_encode).__module__
-    return sys.modules[name]
+def _replaced(subject, forward):
+    """`forward(original, convolutions, x, lengths)` for the masked convolutions of every encoder."""
+    for encoder in subject.values():
+        convolutions = encoder.pre_encode.conv
+        convolutions.forward = functools.partial(forward, convolutions.forward, convolutions)
 
 
 def _in_place(subject):
     """As published: ``tensor.mul_(mask.unsqueeze(1))``. It overwrites the caller's frames, and what autograd has kept."""
-    _masks_of(subject).apply_channel_mask = lambda tensor, mask: tensor.mul_(mask.unsqueeze(1))
+
+    def forward(original, layers, x, lengths):
+        x, places = x.unsqueeze(1), lengths.clone()
+        for layer in layers:
+            x.mul_(_mask(x, places))
+            x, before = layer(x), x
+            if x.shape[2] != before.shape[2]:
+                padding = getattr(layer, "_left_padding", layer.padding[0]) + getattr(
+                    layer, "_right_padding", layer.padding[0]
+                )
+                places = (places + padding - layer.kernel_size[0]) // layer.stride[0] + 1
+        return x.mul_(_mask(x, places)), places
+
+    _replaced(subject, forward)
+
+
+def _mask(x, lengths):
+    """(B, 1, T, 1) for frames (B, C, T, F): 0 behind the end of each utterance, else 1."""
+    import torch
+
+    return (torch.arange(x.shape[2]) < lengths[:, None]).to(x.dtype)[:, None, :, None]
 
 
 def _no_masks(subject):
-    _masks_of(subject).apply_channel_mask = lambda tensor, mask: tensor
+    import torch
+
+    def forward(original, layers, x, lengths):
+        return original(x, torch.full_like(lengths, x.shape[1]))[0], original(x, lengths)[1]
+
+    _replaced(subject, forward)
 
 
 def _one_frame_more(subject):
-    masks = _masks_of(subject)
-    original = masks.apply_channel_mask
+    def forward(original, layers, x, lengths):
+        return original(x, (lengths + 1).clamp(max=x.shape[1]))[0], original(x, lengths)[1]
 
-    def shifted(tensor, mask):
-        mask = mask.clone()
-        mask[:, 1:] = mask[:, :-1].clone()
-        return original(tensor, mask)
-
-    masks.apply_channel_mask = shifted
+    _replaced(subject, forward)
 
 
-WRONG = {"masks in place, as published": _in_place, "no masks": _no_masks, "one frame more": _one_frame_more}
+def _shifted_by_one(subject):
+    """Each frame's scores are those of the distance to the next."""
+    for encoder in subject.values():
+        for layer in encoder.layers:
+            attention = layer.self_attn
+            original = attention.rel_shift
+            attention.rel_shift = lambda x, original=original: original(x.roll(1, -1))
+
+
+WRONG = {
+    "masks in place, as published": _in_place,
+    "no masks": _no_masks,
+    "one frame more": _one_frame_more,
+    "scores shifted by one": _shifted_by_one,
+}
 
 
 # Loading

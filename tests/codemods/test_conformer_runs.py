@@ -26,6 +26,9 @@ FEWER, IN_PLACE, SKIP, STRIDES = EVERY = (
     "conformer_stride_flags",
 )
 CHANGES = [(FEWER,), (FEWER, IN_PLACE), (SKIP,), (STRIDES,), EVERY, (SKIP, FEWER, STRIDES, IN_PLACE)]
+LAST, SPLIT = "conformer_channels_last", "conformer_channel_split"
+ROUNDING = [(LAST,), (*EVERY, LAST), (LAST, FEWER, IN_PLACE), (SPLIT,), (*EVERY, SPLIT)]
+VALUES: dict[str, dict[str, object]] = {SPLIT: {"most": 500}}
 ids = pytest.mark.parametrize("names", CHANGES, ids="+".join)
 FEATURES, WIDTH = 20, 8
 
@@ -46,7 +49,7 @@ def code(names: Sequence[str]) -> types.CodeType:
     """The subsampling's file with ``names`` in it."""
     text = (REFERENCE / FILE).read_bytes()
     for name in names:
-        outcome = plan(name, text)
+        outcome = plan(name, text, **VALUES.get(name, {}))
         assert outcome.kind == PLANNED, outcome.message
         text = outcome.after
     return compile(text, FILE, "exec")
@@ -117,6 +120,139 @@ class TestSameBits:
             before, after = (built(n, kind, causal)(x=x, lengths=given) for n in ((), names))
         assert same(before, after)
         assert torch.equal(x, kept), "the caller's frames are as they were"
+
+
+def near(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether all tensors are the same but for rounding."""
+    for a, b in zip(one, other, strict=True):
+        if a.is_floating_point():
+            torch.testing.assert_close(b, a)
+        else:
+            assert torch.equal(a, b)
+    return True
+
+
+@pytest.mark.parametrize("names", ROUNDING, ids="+".join)
+class TestNearlyTheSame:
+    @pytest.mark.parametrize(("kind", "causal"), [("dw_striding", False), ("dw_striding", True), ("striding", False)])
+    @pytest.mark.parametrize("lengths", [(61, 0, 1, 33), (61, 61), (7,)])
+    def test_training(self, names: Sequence[str], kind: str, causal: bool, lengths: Sequence[int]) -> None:
+        given = frames(lengths)
+        assert near(trained(built((), kind, causal), *given), trained(built(names, kind, causal), *given))
+
+    @pytest.mark.parametrize(
+        "mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+    )
+    def test_without_gradients(self, names: Sequence[str], mode: Callable[[], Any]) -> None:
+        x, given = frames((61, 20, 0))
+        kept = x.clone()
+        with mode():
+            assert near(*(built(n)(x=x, lengths=given) for n in ((), names)))
+        assert same([x], [kept])
+
+    @pytest.mark.parametrize("full", [8, 9, 15, 16, 17, 64])
+    def test_sizes(self, names: Sequence[str], full: int) -> None:
+        given = frames((full, full // 2), full)
+        assert near(trained(built(), *given), trained(built(names), *given))
+
+    def test_frames_in_another_order(self, names: Sequence[str]) -> None:
+        """As an encoder hands them over: a view with the time last in memory."""
+        x, given = frames((61, 20, 0))
+        turned = x.transpose(1, 2).contiguous().transpose(1, 2)
+        assert near(built()(x=x, lengths=given), built(names)(x=turned, lengths=given))
+
+    def test_double(self, names: Sequence[str]) -> None:
+        x, given = frames((61, 20, 0))
+        assert near(*(built(n).double()(x=x.double(), lengths=given) for n in ((), names)))
+
+    def test_hooks_are_called(self, names: Sequence[str]) -> None:
+        found = []
+        for front in (built(), built(names)):
+            called: list[int] = []
+            for number, layer in enumerate(front.conv):
+                layer.register_forward_hook(lambda *_, number=number, called=called: called.append(number))
+            front(*frames((61, 20)))
+            found.append(called)
+        assert found[0] == found[1]
+        assert {*found[0]} == {*range(8)}
+
+    def test_a_forward_of_its_own(self, names: Sequence[str]) -> None:
+        """As libraries give it to a single layer."""
+        called: list[int] = []
+        front = built(names)
+        for number, layer in enumerate(front.conv):
+            if isinstance(layer, torch.nn.Conv2d):
+                original = layer.forward
+                layer.forward = lambda x, number=number, original=original: (called.append(number), original(x))[1]
+        front(*frames((61, 20)))
+        assert called == [0, 2, 3, 5, 6]
+
+    def test_a_class_of_its_own(self, names: Sequence[str]) -> None:
+        """What a subclass does, in whatever method, is done."""
+
+        class Twice(torch.nn.Conv2d):  # type: ignore[misc, name-defined]
+            def _conv_forward(self, *given: Any) -> Any:
+                return 2 * super()._conv_forward(*given)
+
+        fronts = [built(), built(names)]
+        for front in fronts:
+            for layer in front.conv:
+                if isinstance(layer, torch.nn.Conv2d):
+                    layer.__class__ = Twice
+        given = frames((61, 20))
+        assert near(*(front(*given) for front in fronts))
+        assert not torch.allclose(fronts[0](*given)[0], built()(*given)[0])
+
+    def test_exported(self, names: Sequence[str]) -> None:
+        x, full = frames((64, 64), 64)
+        given = torch.tensor([64, 10])
+        with torch.no_grad():
+            exported = torch.export.export(built(names), (), {"x": x, "lengths": full}, strict=False).module()
+            assert near(exported(x=x, lengths=given), built()(x=x, lengths=given))
+
+
+class Convolved(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[misc, name-defined]
+    """What is given to convolutions, and what comes out: whether its channels are last in memory, and its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: list[bool] = []
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket is torch.ops.aten.convolution:
+            self.last += [_is_last(tensor) for tensor in (args[0], result)]
+            self.sizes += [args[0].numel(), result.numel()]
+        return result
+
+
+def _is_last(frames: Any) -> bool:
+    return bool(frames.stride(1) == 1 and frames.stride(3) == frames.shape[1])
+
+
+@pytest.mark.parametrize("names", [(LAST,), (LAST, FEWER, IN_PLACE)], ids="+".join)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_channels_are_last_all_the_way(names: Sequence[str], causal: bool, is_turned: bool) -> None:
+    x, lengths = frames((61, 20))
+    x = x.transpose(1, 2).contiguous().transpose(1, 2) if is_turned else x  # an encoder hands it over like that
+    for asked, expected in ((names, True), ((), False)):
+        with Convolved() as seen, torch.no_grad():
+            built(asked, causal=causal)(x, lengths)
+        assert len(seen.last) == 10
+        assert all(seen.last) if expected else not all(seen.last)
+
+
+def test_pieces_are_small() -> None:
+    with Convolved() as whole, torch.no_grad():
+        built()(*frames((61, 20)))
+    with Convolved() as seen, torch.no_grad():
+        built((SPLIT,))(*frames((61, 20)))
+    row = 2 * WIDTH * FEATURES
+    assert max(whole.sizes) > 2 * (500 + 3 * row)
+    assert max(seen.sizes) <= 500 + 3 * row, "but for the rows at the edges"
+    assert len(seen.sizes) > len(whole.sizes)
 
 
 @ids

@@ -6,7 +6,7 @@ import pytest
 from cases import above, constant, lands, refuses, replaced, skips
 from conformer import CLASS, LOOP, USE, module
 
-from apply_opt.errors import Conflict, NoSite, PartlyApplied
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY
 
 NAME = "conformer_skip_full_batch"
@@ -70,9 +70,13 @@ class TestRefuses:
         refuses(NAME, module(top="import torch\nfrom torch import nn\n_hides_frames = 1"), Conflict)
 
     def test_half_of_it(self) -> None:
-        refuses(NAME, changed(end=MASK), PartlyApplied, "asked 1 times")
+        refuses(NAME, changed(end=MASK), PartlyApplied, "used 1 times")
         refuses(NAME, changed().replace(HELPER.strip("\n"), ""), PartlyApplied, "defined 0 times")
 
 
 def test_already_there() -> None:
     skips(NAME, changed(), ALREADY)
+
+
+def test_torch_is_not_there() -> None:
+    refuses(NAME, module(top="from torch import nn"), Ambiguous, "torch is not imported")

@@ -48,6 +48,19 @@ def test_no_question() -> None:
     refuses(NAME, module(LOOP[: LOOP.index("    if hasattr")]), NoSite, "does not ask once")
 
 
+@pytest.mark.parametrize("top", ["import torch.nn as nn", "from torch import nn as nn", "from torch import Tensor, nn"])
+def test_lands_however_it_is_imported(top: str) -> None:
+    after = changed().replace("import torch\nfrom torch import nn", f"import torch\n{top}", 1)
+    lands(NAME, module(top=f"import torch\n{top}"), after)
+
+
+@pytest.mark.parametrize(
+    "top", ["from jax import nn", "import flax.nnx as nn", "from torch import nn as layers\nnn = layers"]
+)
+def test_something_else_is_called_nn(top: str) -> None:
+    refuses(NAME, module(top=f"import torch\n{top}"), Ambiguous, "torch.nn is not imported as nn")
+
+
 def test_a_name_that_is_taken() -> None:
     refuses(NAME, module(top="import torch\nfrom torch import nn\n_can_have_stride = 1"), Conflict, "_can_have_stride")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +104,13 @@ def test_is_json(tmp_path: Path) -> None:
 
 def test_what_steers_memory_and_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """No names of folders, and nothing that is somebody's own."""
-    for name in [name for name in os.environ if name.startswith(machine._STEERING)]:
+    for name in machine.environment():
         monkeypatch.delenv(name)
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1000")
     monkeypatch.setenv("MKL_DYNAMIC", "FALSE")
     monkeypatch.setenv("MALLOC_TRACE", "/home/somebody/trace")
     monkeypatch.setenv("AUTHOR", "somebody")
-    assert machine.environment() == {"MALLOC_TOP_PAD_": "1000", "MKL_DYNAMIC": "FALSE"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # a run has its own
+    monkeypatch.setenv("LD_PRELOAD", "/home/somebody/libjemalloc.so.2:libm.so.6")
+    expected = {"MALLOC_TOP_PAD_": "1000", "MKL_DYNAMIC": "FALSE", "LD_PRELOAD": "libjemalloc.so.2 libm.so.6"}
+    assert machine.environment() == expected

@@ -1,0 +1,122 @@
+"""Have oneDNN do the matrix products of the feed-forward modules on a CPU, in the place of MKL.
+
+Half of a large Conformer encoder's inference are two linear layers in each feed-forward module. PyTorch gives these products to
+MKL, which uses half of the vector width that AMD's processors have; oneDNN, which does PyTorch's convolutions, uses all of it
+(https://docs.pytorch.org/docs/stable/backends.html#torch-backends-mkldnn). A linear layer is a convolution of one frame.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite
+from apply_opt.model.codemod import OURS, TODO, Site
+from apply_opt.model.parameters import Value
+from apply_opt.model.source import Edit, Source, callee, first_line, last_line, own_nodes
+
+from ._helpers import check_imported, insert_above, is_used, refuse_scripted
+from ._lines import respelled, text_of
+from ._scopes import calls, methods
+
+HELPER, SITES = "_linear_by_onednn", ("expand", "contract")
+HELPER_TEXT = f'''
+def {HELPER}(layer, x):
+    """`layer(x)` for frames (..., C) on a CPU, made by oneDNN: as a convolution of 1 x 1.
+
+    To such a kernel a dilation means nothing, but it has PyTorch choose oneDNN with a single thread, too, for more than 20480
+    elements (https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/native/Convolution.cpp). Elsewhere, and where something
+    hooks into the layer, it is called as it is.
+    """
+    is_plain = type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and "forward" not in vars(layer)
+    if not is_plain or x.device.type != "cpu" or x.dtype != torch.float32 or x.shape[-1] != layer.in_features:
+        return layer(x)
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+    if hooks or x.numel() <= 20480 or torch.is_autocast_enabled("cpu"):
+        return layer(x)
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return layer(x)
+    frames = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)
+    made = nn.functional.conv2d(frames, layer.weight[:, :, None, None], layer.bias, dilation=2)
+    return made.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
+'''
+
+
+class FeedForward(NamedTuple):
+    """A class with a linear layer to another width and one back, and where each is called."""
+
+    cls: ast.ClassDef
+    expand: ast.Call
+    contract: ast.Call
+
+
+def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
+    """The sites ``expand`` and ``contract``: where the two linear layers are called."""
+    uses = calls(source, HELPER)
+    if is_used(source, HELPER, uses, 2):
+        return [Site(name, use.lineno, OURS) for name, use in zip(SITES, uses)]
+    found = _feed_forward(source)
+    check_imported(source, "torch", "nn")
+    refuse_scripted(source)
+    return [Site(name, call.lineno, TODO) for name, call in zip(SITES, found[1:])]
+
+
+def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
+    """The helper above the class, called in the place of both layers."""
+    found = _feed_forward(source)
+    by_lines: dict[tuple[int, int], dict[ast.expr, str]] = {}
+    for call in (found.expand, found.contract):
+        (argument,) = call.args
+        given, layer = text_of(source, argument), text_of(source, call.func)
+        statement = source.statement(call)
+        by_lines.setdefault((first_line(statement), last_line(statement)), {})[call] = f"{HELPER}({layer}, {given})"
+    edits = [respelled(source, source.statement(next(iter(c))), c) for c in by_lines.values()]
+    return [insert_above(source, found.cls, HELPER_TEXT), *edits]
+
+
+def _feed_forward(source: Source) -> FeedForward:
+    classes = [n for n in source.nodes("Linear") if isinstance(n, ast.ClassDef)]
+    found = [f for cls in classes if (f := _as_feed_forward(source, cls))]
+    if not found:
+        raise NoSite(f"{source.name}: no class has a linear layer to another width and one back, each called once")
+    if len(found) > 1:
+        places = ", ".join(f"{f.cls.name} (line {f.cls.lineno})" for f in found)
+        raise Ambiguous(f"{source.name}: several classes have a linear layer to another width and one back: {places}")
+    method = source.function(found[0].expand)
+    if method is not None and method.decorator_list:
+        raise Conflict(f"{source.name}:{method.lineno}: {method.name} is decorated: it may be compiled")
+    return found[0]
+
+
+def _as_feed_forward(source: Source, cls: ast.ClassDef) -> Optional[FeedForward]:
+    layers = {name: widths for method in methods(cls) for name, widths in _linears(method)}
+    pairs = [
+        (a, b)
+        for a in layers
+        for b in layers
+        if a != b and layers[a] == layers[b][::-1] and layers[a][0] != layers[a][1]
+    ]
+    if len(layers) != 2 or not pairs:
+        return None
+    used = {name: [c for c in calls(source, name, cls) if ast.unparse(c.func) == f"self.{name}"] for name in layers}
+    if not all(len(found) == 1 and len(found[0].args) == 1 and not found[0].keywords for found in used.values()):
+        return None
+    first, last = sorted((found[0] for found in used.values()), key=lambda c: (c.lineno, c.col_offset))
+    inside = {id(node) for node in ast.walk(last)} & {id(first)} or {id(node) for node in ast.walk(first)} & {id(last)}
+    return None if inside or source.function(first) is not source.function(last) else FeedForward(cls, first, last)
+
+
+def _linears(method: ast.AST) -> list[tuple[str, tuple[str, str]]]:
+    """The attributes that are linear layers, and from what width to which."""
+    found = []
+    for node in own_nodes(method):
+        value = node.value if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+        target = node.targets[0] if value is not None else None  # type: ignore[attr-defined]
+        if isinstance(value, ast.Call) and callee(value) == "Linear" and ast.unparse(target).startswith("self."):  # type: ignore[arg-type]
+            given = [ast.unparse(a) for a in value.args]
+            named = {k.arg: ast.unparse(k.value) for k in value.keywords}
+            widths = [*given, "", ""][:2]
+            pair = (widths[0] or named.get("in_features", ""), widths[1] or named.get("out_features", ""))
+            found.append((ast.unparse(target).removeprefix("self."), pair))  # type: ignore[arg-type]
+    return found

@@ -1,0 +1,241 @@
+"""Shift the scores of relative attention by a view: no copy of the largest tensor that attention has.
+
+Each row of the scores by distance (B, H, T, N) has to move one column further than the row above it. Usual code adds a column,
+folds the rows anew, and drops the first: a copy of (B, H, T, N + 1). The same elements lie in the memory of the original, each
+row N - 1 further on than the last, so that a view reads them where they are (Z. Dai et al., "Transformer-XL", ACL 2019,
+https://arxiv.org/abs/1901.02860, appendix B).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite
+from apply_opt.model.codemod import OURS, TODO, Site
+from apply_opt.model.parameters import Value
+from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line
+
+from ._helpers import check_imported, has_helper, insert_above, meant, refuse_scripted
+from ._lines import is_alone
+from ._products import holds_product, in_loop, is_product, is_read_after
+from ._scopes import calls, certain, methods, position
+
+HELPER, SITE = "_shifted_rows", "shift"
+HELPER_TEXT = '''
+def _shifted_rows(scores):
+    """Scores by distance (B, H, T, N) to scores by frame (B, H, T, N - T + 1): each row starts one column before the one above.
+
+    The last row starts with the first column. Nothing is copied: in memory a row begins N - 1 behind where the last one did.
+    With fewer columns than 2 T - 1 more of them may be wanted than that, and a trace has to hold for a single row, which would be
+    another view; there the rows are folded over a column of zeros.
+    """
+    batch, heads, rows, columns = scores.shape
+    if torch.jit.is_tracing() or columns < 2 * rows - 1:
+        padded = torch.nn.functional.pad(scores, (1, 0)).view(batch, heads, columns + 1, rows)
+        return padded[:, :, 1:].view(batch, heads, rows, columns)
+    if rows == 1:
+        return scores
+    flat = scores.reshape(batch, heads, rows * columns)[:, :, rows - 1 : -1]
+    return flat.view(batch, heads, rows, columns - 1)[:, :, :, : columns - rows + 1]
+'''
+
+
+class Shift(NamedTuple):
+    """A method that shifts: its class, itself, its statements behind the docstring, and what it is given."""
+
+    cls: ast.ClassDef
+    method: Function
+    body: Sequence[ast.stmt]
+    given: str
+
+
+def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
+    """The site ``shift``: the body of the method that shifts the rows."""
+    uses = calls(source, HELPER)
+    if has_helper(source, HELPER, uses, 1):
+        return [Site(SITE, uses[0].lineno, OURS)]
+    return [Site(SITE, _shift(source).body[0].lineno, TODO)]
+
+
+def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
+    """The helper above the class, asked by the method."""
+    found = _shift(source)
+    first, last = first_line(found.body[0]), last_line(found.body[-1])
+    text = f"{source.indent(first)}return {HELPER}({found.given}){source.newline(first)}"
+    return [insert_above(source, found.cls, HELPER_TEXT), Edit(first, last, text)]
+
+
+def _shift(source: Source) -> Shift:
+    classes = [n for n in source.nodes("pad") if isinstance(n, ast.ClassDef)]
+    shifts = [s for cls in classes for m in methods(cls) if (s := _shifting(source, cls, m))]
+    if not shifts:
+        raise NoSite(
+            f"{source.name}: no method shifts scores by a column of padding (pad, view, [:, :, 1:], view): "
+            "there is nothing to be saved"
+        )
+    if len(shifts) > 1:
+        lines = ", ".join(str(s.method.lineno) for s in shifts)
+        raise Ambiguous(f"{source.name}: {len(shifts)} methods shift scores: lines {lines}")
+    (found,) = shifts
+    name = found.method.name
+    if found.method.decorator_list:
+        raise Conflict(f"{source.name}:{found.method.lineno}: {name} is decorated: it may be compiled")
+    others = [m for n in source.nodes(name) if isinstance(n, ast.ClassDef) for m in methods(n) if m.name == name]
+    if len(others) > 1:
+        lines = ", ".join(str(m.lineno) for m in others)
+        raise Ambiguous(f"{source.name}: {len(others)} methods are called {name}: lines {lines}")
+    if not all(is_alone(source, statement) for statement in found.body):
+        raise Ambiguous(f"{source.name}:{found.method.lineno}: {name} has other code on its lines")
+    check_imported(source, "torch")
+    refuse_scripted(source)
+    _check_callers(source, name)
+    return found
+
+
+def _shifting(source: Source, cls: ast.ClassDef, method: Function) -> Optional[Shift]:
+    """The method as a shift, where that is all that it does."""
+    names = [a.arg for a in (*method.args.posonlyargs, *method.args.args)]
+    is_plain = not (method.args.kwonlyargs or method.args.vararg or method.args.kwarg or method.args.defaults)
+    if len(names) != 2 or not is_plain or isinstance(method, ast.AsyncFunctionDef):
+        return None
+    has_words = isinstance(method.body[0], ast.Expr) and isinstance(method.body[0].value, ast.Constant)
+    body = method.body[1:] if has_words else method.body
+    result = _inlined(body, names[1])
+    return Shift(cls, method, body, names[1]) if result is not None and _is_shift(source, result) else None
+
+
+def _inlined(body: Sequence[ast.stmt], given: str) -> Optional[ast.expr]:
+    """What straight code returns, as one expression of ``X``, what it is given, and ``D0`` to ``D3``, its sizes."""
+    values: dict[str, ast.expr] = {given: ast.Name("X", ast.Load())}
+    for statement in body[:-1]:
+        if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
+            return None
+        target, value = (
+            statement.targets[0],
+            _Inline(values).visit(ast.parse(ast.unparse(statement.value), mode="eval")),
+        )
+        if isinstance(target, ast.Name):
+            values[target.id] = value.body
+        elif isinstance(target, ast.Tuple) and ast.unparse(value) in SIZES and len(target.elts) == 4:
+            if not all(isinstance(element, ast.Name) for element in target.elts):
+                return None
+            values |= {ast.unparse(e): ast.Name(f"D{i}", ast.Load()) for i, e in enumerate(target.elts)}
+        else:
+            return None
+    last = body[-1] if body else None
+    if not isinstance(last, ast.Return) or last.value is None:
+        return None
+    inlined = _Inline(values).visit(ast.parse(ast.unparse(last.value), mode="eval"))
+    return inlined.body  # type: ignore[no-any-return]
+
+
+SIZES = ("X.size()", "X.shape")
+
+
+class _Inline(ast.NodeTransformer):
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.values.get(node.id, node)
+
+
+def _is_shift(source: Source, result: ast.expr) -> bool:
+    """Whether that is ``pad(X, (1, 0)).view(D0, D1, D3 + 1, D2)[:, :, 1:].view(D0, D1, D2, D3)``, however it is written."""
+    dropped = _viewed(result, ("D0, D1, D2, D3",))
+    if not isinstance(dropped, ast.Subscript) or ast.unparse(dropped.slice).strip("()") not in FIRST_DROPPED:
+        return False
+    folded = _viewed(dropped.value, ("D0, D1, -1, D2", "D0, D1, D3 + 1, D2"))
+    if not isinstance(folded, ast.Call) or meant(source, folded.func) != PAD or not folded.args:
+        return False
+    rest = [*folded.args[1:], *(k.value for k in folded.keywords if k.arg in ("pad", "value"))]
+    texts = [ast.unparse(value).strip("()[]") for value in rest]
+    is_all = len(folded.args) + len(folded.keywords) == 1 + len(texts)
+    return is_all and ast.unparse(folded.args[0]) == "X" and texts[:1] == ["1, 0"] and texts[1:] in ([], ["0"], ["0.0"])
+
+
+PAD = "torch.nn.functional.pad"
+FIRST_DROPPED = (":, :, 1:", ":, :, 1:, :")
+
+
+def _viewed(node: ast.expr, sizes: Sequence[str]) -> Optional[ast.expr]:
+    """What is viewed, or reshaped, in these sizes."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.keywords:
+        return None
+    texts = [ast.unparse(argument) for argument in node.args]
+    for i in range(4):
+        texts = [text.replace(f"X.size({i})", f"D{i}").replace(f"X.shape[{i}]", f"D{i}") for text in texts]
+    found = ", ".join(texts).strip("()[]")
+    is_view = callee(node) in ("view", "reshape") and found in sizes
+    is_same = callee(node) == "view_as" and texts == ["X"] and "D0, D1, D2, D3" in sizes
+    return node.func.value if is_view or is_same else None
+
+
+def _check_callers(source: Source, name: str) -> None:
+    """Raise where a caller reads more columns than there are frames, or may keep what it hands over: ours is a view of that."""
+    uses = [n for n in source.nodes(name) if isinstance(n, ast.Attribute) and n.attr == name]
+    if not uses:
+        raise NoSite(f"{source.name}: {name} is not used in this file")
+    for use in uses:
+        call = source.ancestors(use)[0]
+        if not isinstance(call, ast.Call) or call.func is not use:
+            raise Ambiguous(f"{source.name}:{use.lineno}: {name} is handed on, and who calls it cannot be told")
+        if not _is_handed_over(source, call):
+            raise Ambiguous(
+                f"{source.name}:{use.lineno}: what {name} is given is not a matrix product that nobody else reads: a view may not do"
+            )
+        if not _is_cut(source, call):
+            raise Ambiguous(
+                f"{source.name}:{use.lineno}: what {name} gives is not cut to the first columns ([:, :, :, :n]) before it is used"
+            )
+
+
+def _is_handed_over(source: Source, call: ast.Call) -> bool:
+    """Whether the caller gives a new tensor away: a matrix product, or a variable that holds one and is not read again."""
+    (given,) = call.args if len(call.args) == 1 and not call.keywords else (None,)
+    if not isinstance(given, ast.Name):
+        return given is not None and is_product(source, given)
+    statement = source.statement(call)
+    is_renewed = isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == given.id
+    return holds_product(source, given) and (is_renewed or not is_read_after(source, given))
+
+
+def _is_cut(source: Source, call: ast.Call) -> bool:
+    """Whether only the first columns of what ``call`` gives are used."""
+    if _first_columns(source.ancestors(call)[0], call):
+        return True
+    statement, function = source.statement(call), source.function(call)
+    targets = statement.targets if isinstance(statement, ast.Assign) and statement.value is call else []
+    if len(targets) != 1 or not isinstance(targets[0], ast.Name) or function is None or in_loop(source, call):
+        return False
+    name = targets[0].id
+    loads = [
+        n
+        for n in ast.walk(function)
+        if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) and position(n) > position(call)
+    ]
+    cuts = [source.statement(n) for n in loads if _first_columns(source.ancestors(n)[0], n)]
+    renewed = [s for s in cuts if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name]
+    loads = [n for n in loads if n not in ast.walk(call)]
+    inside = all(function is source.function(n) for n in loads)
+    return inside and bool(cuts) and all(_is_after(source, n, cuts, renewed) for n in loads)
+
+
+def _is_after(source: Source, load: ast.Name, cuts: Sequence[ast.stmt], renewed: Sequence[ast.stmt]) -> bool:
+    """Whether ``load`` stands in a cut itself, or behind one that gives the variable its new value."""
+    if source.statement(load) in cuts:
+        return _first_columns(source.ancestors(load)[0], load)
+    return any(certain(source, statement, load) for statement in renewed)
+
+
+def _first_columns(node: ast.AST, whole: ast.expr) -> bool:
+    """Whether ``node`` is ``whole[:, :, :, :n]`` or ``whole[..., :n]``, with an ``n`` that counts from the front."""
+    if not isinstance(node, ast.Subscript) or node.value is not whole or not isinstance(node.slice, ast.Tuple):
+        return False
+    *others, last = node.slice.elts
+    if not (isinstance(last, ast.Slice) and last.lower is None and last.step is None and last.upper is not None):
+        return False
+    is_front = not isinstance(last.upper, ast.UnaryOp)
+    return is_front and ", ".join(map(ast.unparse, others)) in (":, :, :", "...")

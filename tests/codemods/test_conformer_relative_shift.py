@@ -1,0 +1,216 @@
+"""``conformer_relative_shift``: a view in the place of padding and folding; only where callers read the first columns."""
+
+from __future__ import annotations
+
+import pytest
+from cases import above, block, constant, lands, plan, refuses, replaced, skips
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
+from apply_opt.model.plan import ALREADY
+
+NAME = "conformer_relative_shift"
+HELPER = constant(NAME, "HELPER_TEXT")
+CLASS = "class Attention(torch.nn.Module):\n"
+SHIFT = """
+batch, heads, rows, columns = x.size()
+wide = torch.nn.functional.pad(x, pad=(1, 0))
+folded = wide.view(batch, heads, -1, rows)
+folded = folded[:, :, 1:].view(batch, heads, rows, columns)
+return folded
+"""
+CALL = """
+scores = q @ k
+scores = self.rel_shift(scores)
+if self.fused:
+    scores = scores[:, :, :, : k.size(-2)] * self.scale
+    return fused(scores)
+scores = scores[:, :, :, :n]
+return scores + 1
+"""
+
+
+def module(
+    shift: str = SHIFT,
+    call: str = CALL,
+    top: str = "import torch\nfrom torch.nn import functional as F",
+    more: str = "",
+) -> str:
+    """An attention that shifts and is shifted like that."""
+    return "\n".join(
+        [
+            top,
+            "",
+            "",
+            CLASS.rstrip("\n"),
+            "    def rel_shift(self, x):",
+            '        """Shift."""',
+            block(shift, 8),
+            "",
+            "    def forward(self, q, k, n):",
+            block(call, 8),
+            block(more, 4) if more else "",
+            "",
+        ]
+    )
+
+
+def changed(call: str = CALL) -> str:
+    """The module with the change in it."""
+    return above(module("return _shifted_rows(x)", call), CLASS, HELPER)
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        SHIFT,
+        replaced(SHIFT, (".size()", ".shape"), ("torch.nn.functional.pad(x, pad=(1, 0))", "F.pad(x, (1, 0))")),
+        replaced(SHIFT, ("pad=(1, 0)", "(1, 0), value=0.0"), ("-1, rows", "columns + 1, rows")),
+        replaced(
+            SHIFT, ("wide.view(batch, heads, -1", "wide.reshape(batch, heads, -1"), ("[:, :, 1:]", "[:, :, 1:, :]")
+        ),
+        "wide = F.pad(x, [1, 0])\ntall = wide.view(x.size(0), x.size(1), -1, x.size(2))\nreturn tall[:, :, 1:].view_as(x)",
+        "b, h, t, n = x.shape\nreturn F.pad(x, (1, 0)).view((b, h, n + 1, t))[:, :, 1:].view((b, h, t, n))",
+    ],
+)
+def test_lands_however_it_is_written(shift: str) -> None:
+    lands(NAME, module(shift), changed())
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "return self.rel_shift(q @ k)[:, :, :, :n]",
+        "return self.rel_shift(torch.matmul(q, k))[..., : k.shape[-2]]",
+        "shifted = self.rel_shift(torch.einsum(n, q, k))\nreturn shifted[:, :, :, :n] + shifted[..., :n]",
+        "scores = q @ k\nprint(scores.shape)\nshifted = self.rel_shift(scores)\nreturn shifted[..., : scores.size(1)]",
+        "if n:\n    s = q @ k\n    s = self.rel_shift(s)\n    s = s[..., :n]\n    s += 1\n    return s",
+    ],
+)
+def test_lands_where_callers_read_the_first_columns(call: str) -> None:
+    lands(NAME, module(call=call), changed(call))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "return self.rel_shift(q @ k)",
+        "shifted = self.rel_shift(q @ k)\nreturn shifted + 1",
+        "shifted = self.rel_shift(q @ k); print(shifted)\nreturn shifted[..., :n]",
+        "shifted = self.rel_shift(q @ k)\nshort = shifted[:, :, :, :n]\nreturn short + shifted.sum()",
+        "return self.rel_shift(q @ k)[:, :, :n]",
+        "return self.rel_shift(q @ k)[:, :, :, n:]",
+        "return self.rel_shift(q @ k)[:, :, :, :-1]",
+        "s = self.rel_shift(q @ k)\nif n:\n    s = s[..., :n]\nreturn s",
+        "s = self.rel_shift(q @ k)\ndef later():\n    return s\ns = s[..., :n]\nreturn later()",
+        "for i in k:\n    print(s)\n    s = self.rel_shift(q @ i)\n    print(s[..., :n])",
+        "return map(self.rel_shift, q @ k)",
+        "shift = self.rel_shift\nreturn shift(q @ k)[..., :n]",
+    ],
+)
+def test_all_columns_may_be_read(call: str) -> None:
+    refuses(NAME, module(call=call), Ambiguous, "rel_shift")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "return self.rel_shift(q)[..., :n]",
+        "return self.rel_shift(self.scores)[..., :n]",
+        "return self.rel_shift(q.T)[..., :n]",
+        "return self.rel_shift(self.matmul(q, k))[..., :n]",
+        "return self.rel_shift(torch.matmul(q, k, out=n))[..., :n]",
+        "s = q @ k\nreturn s, self.rel_shift(s)[..., :n]",
+        "s = q @ k\nt = self.rel_shift(s)[..., :n]\nt.relu_()\nreturn s + t",
+        "s = q @ k\nself.kept = s\ns = self.rel_shift(s)\nreturn s[..., :n]",
+        "s = self.kept = q @ k\ns = self.rel_shift(s)\nreturn s[..., :n]",
+        "s = q @ k\nif n:\n    s = q\ns = self.rel_shift(s)\nreturn s[..., :n]",
+        "s = q\nif n:\n    s = q @ k\ns = self.rel_shift(s)\nreturn s[..., :n]",
+        "q = self.rel_shift(q)\nreturn q[..., :n]",
+    ],
+)
+def test_somebody_else_may_have_the_scores(call: str) -> None:
+    """What was a copy is a view now: whoever writes to one would write to the other."""
+    refuses(NAME, module(call=call), Ambiguous, "nobody else reads")
+
+
+@pytest.mark.parametrize(
+    "shift",
+    [
+        replaced(SHIFT, ("torch.nn.functional.pad(x, pad=(1, 0))", "self.pad(x, (1, 0))")),
+        replaced(SHIFT, ("torch.nn.functional.pad(x, pad=(1, 0))", "numpy.pad(x, (1, 0))")),
+        replaced(SHIFT, ("pad=(1, 0)", "pad=(0, 1)")),
+        replaced(SHIFT, ("pad=(1, 0)", "pad=(1, 0), value=1.0")),
+        replaced(SHIFT, ("pad=(1, 0)", "pad=(1, 0), mode='reflect'")),
+        replaced(SHIFT, ("folded[:, :, 1:]", "folded[:, :, :-1]")),
+        replaced(SHIFT, ("-1, rows", "-1, columns")),
+        replaced(SHIFT, ("heads, rows, columns)\n", "heads, columns, rows)\n")),
+        replaced(SHIFT, ("-1, rows)\n", "-1, rows)\nfolded = folded * 2\n")),
+        replaced(SHIFT, ("return folded", "return folded, columns")),
+        replaced(SHIFT, ("return folded", "if self.zero:\n    folded = folded.tril()\nreturn folded")),
+        replaced(SHIFT, ("return folded", "folded.relu_()\nreturn folded")),
+        "return F.pad(x, (1, 0))",
+    ],
+)
+def test_something_else(shift: str) -> None:
+    refuses(NAME, module(shift), NoSite, "nothing to be saved")
+
+
+def test_a_class_that_shifts_in_its_own_way() -> None:
+    text = module() + "\n\nclass Other(Attention):\n    def rel_shift(self, x):\n        return x\n"
+    refuses(NAME, text, Ambiguous, "2 methods are called rel_shift")
+
+
+def test_two_of_them() -> None:
+    text = module() + module(top="").replace("class Attention", "class Other")
+    refuses(NAME, text, Ambiguous, "2 methods shift")
+
+
+def test_compiled() -> None:
+    text = module().replace("    def rel_shift", "    @torch.compile\n    def rel_shift")
+    refuses(NAME, text, Conflict, "decorated")
+
+
+def test_nobody_calls_it() -> None:
+    refuses(NAME, module(call="return q"), NoSite, "not used")
+
+
+def test_on_one_line() -> None:
+    shift = "return F.pad(x, (1, 0)).view(x.size(0), x.size(1), -1, x.size(2))[:, :, 1:].view_as(x)"
+    text = module(shift).replace(f"        {shift}", f"        b = x.shape; {shift}")
+    refuses(NAME, text, Ambiguous, "other code on its lines")
+
+
+@pytest.mark.parametrize("top", ["import torch.nn.functional as F", "if True:\n    import torch"])
+def test_torch_is_not_there(top: str) -> None:
+    refuses(NAME, module(top=top), Ambiguous, "torch is not imported")
+
+
+@pytest.mark.parametrize("top", ["import numpy as torch", "from . import torch", "from jax import nn as torch"])
+def test_torch_is_something_else(top: str) -> None:
+    refuses(NAME, module(top=top), NoSite)
+
+
+def test_torch_comes_with_its_parts() -> None:
+    after = changed().replace("import torch\nfrom", "import torch.nn\nfrom")
+    lands(NAME, module(top="import torch.nn\nfrom torch.nn import functional as F"), after)
+
+
+def test_a_name_that_is_taken() -> None:
+    refuses(NAME, module(top="import torch\n_shifted_rows = 1"), Conflict, "_shifted_rows")
+
+
+def test_half_of_it() -> None:
+    refuses(NAME, changed().replace(HELPER.strip("\n"), ""), PartlyApplied)
+
+
+def test_scripted() -> None:
+    refuses(NAME, module() + "\n\nscripted = torch.jit.script(model)\n", Conflict, "torch.jit.script")
+
+
+def test_already_there() -> None:
+    skips(NAME, changed(), ALREADY)
+
+
+def test_nothing_of_that_kind() -> None:
+    refuses(NAME, "import torch\n", NoSite)
+    assert plan(NAME, "").kind == "refused"
