@@ -31,7 +31,13 @@ WHEELS = {
 }
 TARGET = catalog.load(packs=False).targets["nemo_conformer"]
 BUNDLE = "conformer_fast"
-REST = ("conformer_skip_full_batch", "conformer_stride_flags", "conformer_expand_masks", "conformer_channels_last")
+REST = (
+    "conformer_skip_full_batch",
+    "conformer_stride_flags",
+    "conformer_expand_masks",
+    "conformer_channels_last",
+    "conformer_feed_forward_onednn",
+)
 masked = pytest.mark.parametrize("version", ["2.5.3", "2.7.3", "3.0.0"])
 
 
@@ -116,8 +122,12 @@ def test_in_and_out_again(tree: Path, version: str, run: Run) -> None:
 @pytest.mark.parametrize("version", ["2.4.0"])
 def test_without_masks_there_is_nothing_to_save(tree: Path, run: Run) -> None:
     before = contents(tree)
-    ran = run(BUNDLE, cwd=tree)
+    ran = run("conformer_masks", cwd=tree)
     assert (ran.code, "NeMo does from 2.5.0 on" in ran.err) == (3, True), ran.err
+    assert contents(tree) == before
+    ran = run(BUNDLE, cwd=tree)  # its attention is that of later versions
+    assert (ran.code, "NeMo does from 2.5.0 on" in ran.out) == (0, True), ran.out + ran.err
+    assert run("revert", "--all", cwd=tree).code == 0
     assert contents(tree) == before
 
 
