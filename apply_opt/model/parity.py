@@ -166,7 +166,8 @@ def _bits(value: torch.Tensor) -> torch.Tensor:
     """The bytes of each value: (values, bytes)."""
     import torch
 
-    return value.contiguous().reshape(-1, 1).view(torch.uint8)
+    plain = value.clone(memory_format=torch.contiguous_format)  # a single value may have any stride, and still be contiguous
+    return plain.reshape(-1, 1).view(torch.uint8)
 
 
 def close(before: Any, after: Any, is_output: bool = False) -> Optional[str]:

@@ -253,3 +253,13 @@ class TestAgreement:
         before = {RUN + "output a": torch.ones(4), RUN + "output b": 1, RUN + "output c": "x"}
         after = {RUN + "output a": torch.ones(3), RUN + "output b": True, RUN + "output c": "x"}
         assert agreement(before, after) == (1, 6, 0.0)
+
+
+def test_a_single_value_in_the_memory_of_others() -> None:
+    """Its stride is that of what it was taken from; its bits can be looked at all the same."""
+    wide = torch.arange(64.0).reshape(1, 2, 32)
+    one, other = wide[:, 1:, :1], wide[:, :1, :1]
+    assert one.is_contiguous() and one.stride(-2) == 32
+    turned = one.transpose(1, 2)
+    assert parity.exact(turned, turned.clone()) is None
+    assert parity.exact(turned, other.transpose(1, 2)) is not None
