@@ -51,6 +51,15 @@ def respelled(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, st
     return Edit(first, last, b"".join(lines).decode())
 
 
+def all_respelled(source: Source, changes: Mapping[ast.expr, str]) -> list[Edit]:
+    """Other text for expressions in several statements, also where these share their lines."""
+    lines: dict[tuple[int, int], dict[ast.expr, str]] = {}
+    for node, text in changes.items():
+        statement = source.statement(node)
+        lines.setdefault((first_line(statement), last_line(statement)), {})[node] = text
+    return [respelled(source, source.statement(next(iter(own))), own) for own in lines.values()]
+
+
 def below(source: Source, statement: ast.stmt, text: str) -> Edit:
     """``text`` as lines below ``statement``, which is alone on its lines, as far indented as it is."""
     line = last_line(statement)

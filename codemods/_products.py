@@ -10,14 +10,28 @@ from ._helpers import meant
 from ._scopes import certain, position
 
 PRODUCTS = {"torch.matmul", "torch.bmm", "torch.baddbmm", "torch.einsum"}
+METHODS = {"matmul", "bmm"}
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 def is_product(source: Source, node: ast.AST) -> bool:
     """Whether that is a new tensor, made by a matrix product of torch's."""
     if isinstance(node, ast.Call):
-        return meant(source, node.func) in PRODUCTS and not any(k.arg in ("out", None) for k in node.keywords)
+        is_torch, operands = (
+            meant(source, node.func) in PRODUCTS,
+            len(node.args) - ast.unparse(node.func).endswith("einsum"),
+        )
+        is_method = (
+            isinstance(node.func, ast.Attribute) and node.func.attr in METHODS and _is_variable(source, node.func.value)
+        )
+        is_new = not any(k.arg in ("out", None) for k in node.keywords)
+        return is_new and ((is_torch and operands >= 2) or (is_method and operands == 1))
     return isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+
+
+def _is_variable(source: Source, node: ast.expr) -> bool:
+    """Whether that is a variable, and no module or ``self``."""
+    return isinstance(node, ast.Name) and node.id not in ("self", "cls") and meant(source, node) == node.id
 
 
 def holds_product(source: Source, use: ast.Name) -> bool:
@@ -31,7 +45,12 @@ def holds_product(source: Source, use: ast.Name) -> bool:
     if not isinstance(given, ast.Assign) or given.targets != [max(before, key=position)]:
         return False
     reads = [n for n in own if isinstance(n.ctx, ast.Load) and position(given) < position(n) < position(use)]
-    is_own = all(source.function(n) is function for n in own) and all(is_size(source, n) for n in reads)
+    own_scope = [n for n in own if not any(isinstance(a, ast.Lambda) for a in source.ancestors(n))]
+    is_own = (
+        len(own_scope) == len(own)
+        and all(source.function(n) is function for n in own)
+        and all(is_size(source, n) for n in reads)
+    )
     return is_own and is_product(source, given.value) and certain(source, given, use)
 
 

@@ -26,7 +26,7 @@ def {CHANNELS_LAST_HELPER}(layer, x):
     has PyTorch choose oneDNN with a single thread, too: what it chooses otherwise would bring the channels to the front again.
     (Not for up to 20480 elements of a single utterance: https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/native/Convolution.cpp)
     """
-    if {{where}}not isinstance(layer, nn.Conv2d):
+    if {{where}}torch.compiler.is_compiling() or not isinstance(layer, nn.Conv2d):
         return layer(x)
     if x.shape[1] == 1:
         x = x.contiguous().view(x.shape[0], x.shape[2], x.shape[3], 1).permute(0, 3, 1, 2)

@@ -14,10 +14,10 @@ from typing import NamedTuple, Optional
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Source, callee, first_line, last_line, own_nodes
+from apply_opt.model.source import Edit, Source, callee, own_nodes
 
 from ._helpers import check_imported, insert_above, is_used, refuse_scripted
-from ._lines import respelled, text_of
+from ._lines import all_respelled, text_of
 from ._scopes import calls, methods
 
 HELPER, SITES = "_linear_by_onednn", ("expand", "contract")
@@ -29,6 +29,8 @@ def {HELPER}(layer, x):
     elements (https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/native/Convolution.cpp). Elsewhere, and where something
     hooks into the layer, it is called as it is.
     """
+    if torch.compiler.is_compiling():
+        return layer(x)
     is_plain = type(layer) is nn.Linear and type(layer.weight) is nn.Parameter and "forward" not in vars(layer)
     if not is_plain or x.device.type != "cpu" or x.dtype != torch.float32 or x.shape[-1] != layer.in_features:
         return layer(x)
@@ -65,21 +67,20 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The helper above the class, called in the place of both layers."""
     found = _feed_forward(source)
-    by_lines: dict[tuple[int, int], dict[ast.expr, str]] = {}
+    changes: dict[ast.expr, str] = {}
     for call in (found.expand, found.contract):
         (argument,) = call.args
-        given, layer = text_of(source, argument), text_of(source, call.func)
-        statement = source.statement(call)
-        by_lines.setdefault((first_line(statement), last_line(statement)), {})[call] = f"{HELPER}({layer}, {given})"
-    edits = [respelled(source, source.statement(next(iter(c))), c) for c in by_lines.values()]
-    return [insert_above(source, found.cls, HELPER_TEXT), *edits]
+        changes[call] = f"{HELPER}({text_of(source, call.func)}, {text_of(source, argument)})"
+    return [insert_above(source, found.cls, HELPER_TEXT), *all_respelled(source, changes)]
 
 
 def _feed_forward(source: Source) -> FeedForward:
     classes = [n for n in source.nodes("Linear") if isinstance(n, ast.ClassDef)]
     found = [f for cls in classes if (f := _as_feed_forward(source, cls))]
     if not found:
-        raise NoSite(f"{source.name}: no class has a linear layer to another width and one back, each called once")
+        raise NoSite(
+            f"{source.name}: no class calls a linear layer to another width and one back once each, in a statement of its own"
+        )
     if len(found) > 1:
         places = ", ".join(f"{f.cls.name} (line {f.cls.lineno})" for f in found)
         raise Ambiguous(f"{source.name}: several classes have a linear layer to another width and one back: {places}")

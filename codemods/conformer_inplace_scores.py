@@ -17,7 +17,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, own_nodes
 
 from ._helpers import check_imported, helpers, insert_above, meant, refuse_scripted, refuse_taken
-from ._lines import respelled, text_of
+from ._lines import all_respelled, text_of
 from ._products import holds_product, in_loop, is_read_after
 from ._scopes import calls, certain, position
 
@@ -33,7 +33,7 @@ FILL_TEXT = f'''
 def {FILL}(weights, mask, value):
     """`weights.masked_fill(mask, value)`, in place where no gradients are made: for these a softmax keeps its result.
 
-    Code that is captured may be run with gradients later.
+    Code that is traced or compiled may be run with gradients later.
     """
     if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return weights.masked_fill(mask, value)
@@ -87,8 +87,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     return [
         insert_above(source, first, SUM_TEXT),
         insert_above(source, first, FILL_TEXT),
-        respelled(source, source.statement(scores.node), {scores.node: added}),
-        respelled(source, source.statement(fill.node), {fill.node: filled}),
+        *all_respelled(source, {scores.node: added, fill.node: filled}),
     ]
 
 

@@ -32,7 +32,7 @@ def _shifted_rows(scores):
     another view; there the rows are folded over a column of zeros.
     """
     batch, heads, rows, columns = scores.shape
-    if torch.jit.is_tracing() or columns < 2 * rows - 1:
+    if torch.jit.is_tracing() or not 0 < rows <= (columns + 1) // 2:
         padded = torch.nn.functional.pad(scores, (1, 0)).view(batch, heads, columns + 1, rows)
         return padded[:, :, 1:].view(batch, heads, rows, columns)
     if rows == 1:
@@ -150,10 +150,11 @@ def _is_shift(source: Source, result: ast.expr) -> bool:
     folded = _viewed(dropped.value, ("D0, D1, -1, D2", "D0, D1, D3 + 1, D2"))
     if not isinstance(folded, ast.Call) or meant(source, folded.func) != PAD or not folded.args:
         return False
-    rest = [*folded.args[1:], *(k.value for k in folded.keywords if k.arg in ("pad", "value"))]
-    texts = [ast.unparse(value).strip("()[]") for value in rest]
-    is_all = len(folded.args) + len(folded.keywords) == 1 + len(texts)
-    return is_all and ast.unparse(folded.args[0]) == "X" and texts[:1] == ["1, 0"] and texts[1:] in ([], ["0"], ["0.0"])
+    given = dict(zip(("pad", "mode", "value"), map(ast.unparse, folded.args[1:])))
+    given |= {str(k.arg): ast.unparse(k.value) for k in folded.keywords}
+    is_zero = given.pop("value", "0") in ("0", "0.0", "None") and given.pop("mode", "'constant'") == "'constant'"
+    sizes = given.pop("pad", "").strip("()[]")
+    return is_zero and not given and ast.unparse(folded.args[0]) == "X" and sizes == "1, 0"
 
 
 PAD = "torch.nn.functional.pad"
@@ -204,7 +205,7 @@ def _is_handed_over(source: Source, call: ast.Call) -> bool:
 
 def _is_cut(source: Source, call: ast.Call) -> bool:
     """Whether only the first columns of what ``call`` gives are used."""
-    if _first_columns(source.ancestors(call)[0], call):
+    if _first_columns(source, source.ancestors(call)[0], call):
         return True
     statement, function = source.statement(call), source.function(call)
     targets = statement.targets if isinstance(statement, ast.Assign) and statement.value is call else []
@@ -216,7 +217,7 @@ def _is_cut(source: Source, call: ast.Call) -> bool:
         for n in ast.walk(function)
         if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) and position(n) > position(call)
     ]
-    cuts = [source.statement(n) for n in loads if _first_columns(source.ancestors(n)[0], n)]
+    cuts = [source.statement(n) for n in loads if _first_columns(source, source.ancestors(n)[0], n)]
     renewed = [s for s in cuts if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name]
     loads = [n for n in loads if n not in ast.walk(call)]
     inside = all(function is source.function(n) for n in loads)
@@ -226,16 +227,48 @@ def _is_cut(source: Source, call: ast.Call) -> bool:
 def _is_after(source: Source, load: ast.Name, cuts: Sequence[ast.stmt], renewed: Sequence[ast.stmt]) -> bool:
     """Whether ``load`` stands in a cut itself, or behind one that gives the variable its new value."""
     if source.statement(load) in cuts:
-        return _first_columns(source.ancestors(load)[0], load)
+        return _first_columns(source, source.ancestors(load)[0], load)
     return any(certain(source, statement, load) for statement in renewed)
 
 
-def _first_columns(node: ast.AST, whole: ast.expr) -> bool:
+def _first_columns(source: Source, node: ast.AST, whole: ast.expr) -> bool:
     """Whether ``node`` is ``whole[:, :, :, :n]`` or ``whole[..., :n]``, with an ``n`` that counts from the front."""
     if not isinstance(node, ast.Subscript) or node.value is not whole or not isinstance(node.slice, ast.Tuple):
         return False
     *others, last = node.slice.elts
     if not (isinstance(last, ast.Slice) and last.lower is None and last.step is None and last.upper is not None):
         return False
-    is_front = not isinstance(last.upper, ast.UnaryOp)
-    return is_front and ", ".join(map(ast.unparse, others)) in (":, :, :", "...")
+    return ", ".join(map(ast.unparse, others)) in (":, :, :", "...") and _counts_from_the_front(source, last.upper)
+
+
+def _counts_from_the_front(source: Source, number: ast.expr) -> bool:
+    """Whether a number is never negative: one that is written there, a size, or a variable that holds sizes only."""
+    if isinstance(number, ast.Constant):
+        return isinstance(number.value, int) and not isinstance(number.value, bool)
+    function = source.function(number)
+    if not isinstance(number, ast.Name) or function is None:
+        return _is_a_size(number)
+    own = [
+        n
+        for n in ast.walk(function)
+        if isinstance(n, ast.Name) and n.id == number.id and not isinstance(n.ctx, ast.Load)
+    ]
+    if any(argument.arg == number.id for argument in ast.walk(function.args) if isinstance(argument, ast.arg)):
+        return False
+    given = [source.statement(n) for n in own]
+    return bool(given) and all(isinstance(s, ast.Assign) and (_is_a_size(s.value) or _are_sizes(s, own)) for s in given)
+
+
+def _is_a_size(node: ast.expr) -> bool:
+    """``x.size(i)`` or ``x.shape[i]``."""
+    if isinstance(node, ast.Call):
+        return callee(node) == "size" and len(node.args) == 1
+    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "shape"
+
+
+def _are_sizes(statement: ast.Assign, own: Sequence[ast.Name]) -> bool:
+    """Whether the variable is one of several that get a tensor's sizes: ``b, h, t, d = x.shape``."""
+    (target, *others), value = statement.targets, statement.value
+    is_all = isinstance(value, ast.Attribute) and value.attr == "shape"
+    is_all = is_all or (isinstance(value, ast.Call) and callee(value) == "size" and not value.args)
+    return is_all and not others and isinstance(target, ast.Tuple) and any(n in target.elts for n in own)

@@ -6,6 +6,7 @@ workload loads the encoder's own modules, and torch is enough for these.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -141,3 +142,22 @@ def test_same_bits(tree: Path, run: Run) -> None:
     record = json.loads(ran.out)
     assert record["verdict"] == "parity"
     assert "masks in place, as published" in record["wrong_variants_caught"]
+
+
+@pytest.mark.parametrize("version", ["3.0.0"])
+def test_what_is_applied_can_be_told_apart(tree: Path, run: Run) -> None:
+    """For verify and bench of what is there: each unit's own part, also where one stands on lines of another."""
+    from types import SimpleNamespace
+
+    from apply_opt.commands import planning
+    from apply_opt.io import ledger
+
+    assert run(BUNDLE, cwd=tree).code == 0
+    plan: Any = SimpleNamespace(ledger=ledger.load(str(tree)))
+    steps = planning.steps_out(plan, catalog.load(packs=False).bundles[BUNDLE].optimizations)
+    assert [name for name, _, _ in steps] == [*catalog.load(packs=False).bundles[BUNDLE].optimizations]
+    for path in {path for _, path, _ in steps}:
+        texts = [pair for _, where, pair in steps if where == path]
+        assert sha256(texts[0][0]) == known("3.0.0")[path].sha256
+        assert texts[-1][1] == (tree / path).read_bytes()
+        assert all(one[1] == other[0] for one, other in itertools.pairwise(texts))

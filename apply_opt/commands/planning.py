@@ -98,6 +98,21 @@ def taken_out(plan: Plan, names: Sequence[str]) -> dict[str, Texts]:
     return {path: (rest.files[path], now[path] or b"") for path in paths if rest.files[path] != now[path]}
 
 
+def steps_out(plan: Plan, names: Sequence[str]) -> list[tuple[str, str, Texts]]:
+    """What each of ``names`` does, from the ledger: its name, a file, and that without and with it.
+
+    The last to be applied is taken out first, and the next from what is left: one may stand on lines of another.
+    """
+    now = state.contents(plan.ledger)
+    order = [entry.name for entry in plan.ledger.entries if entry.name in names]
+    steps, later = [], {path: data or b"" for path, data in now.items()}
+    for number in reversed(range(len(order))):
+        earlier = {**later, **state.without(plan.ledger, order[number:], now).files}
+        steps += [(order[number], path, (earlier[path], later[path])) for path in later if earlier[path] != later[path]]
+        later = earlier
+    return steps[::-1]
+
+
 def refuse_unless_landed(plan: Plan, names: Sequence[str], strict: bool = False) -> None:
     """Raise where something asked for by its own name cannot be had, or nothing of a bundle, or (strict) not all of it."""
     failed = [o for o in plan.outcomes if o.kind in (REFUSED, LEFT_OUT)]

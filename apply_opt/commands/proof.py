@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 from apply_opt import __version__
 from apply_opt.commands import Result
 from apply_opt.commands.outcomes import outcome_lines
-from apply_opt.commands.planning import Plan, Texts, locate, parse_pairs, plan_for, refuse_unless_landed, taken_out
+from apply_opt.commands.planning import (
+    Plan,
+    Texts,
+    locate,
+    parse_pairs,
+    plan_for,
+    refuse_unless_landed,
+    steps_out,
+    taken_out,
+)
 from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import arms, extras, files, git, installed, interrupt, machine, prepared, records
 from apply_opt.io.checkout import MAX_SOURCE, SKIPPED
@@ -173,7 +182,7 @@ def _sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
     if planned:
         return plan.changed(), planned
     applied = [o.name for o in plan.of_kind(ALREADY) if plan.ledger.entry(o.name)]
-    return taken_out(plan, applied), [(name, *item) for name in applied for item in taken_out(plan, [name]).items()]
+    return taken_out(plan, applied), steps_out(plan, applied)
 
 
 def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, bytes]) -> Setting:

@@ -90,6 +90,17 @@ def test_lands_on_other_ways_to_weigh(weigh: str) -> None:
     lands(NAME, module(weigh), changed(weigh))
 
 
+def test_lands_on_one_line() -> None:
+    score = "first = q @ k; s = (first + more) / self.scale; return s"
+    weigh = "scores = scores.masked_fill(mask, -1e4); return torch.softmax(scores, dim=-1).masked_fill(mask, 0.0)"
+    lands(NAME, module(weigh, score), changed(weigh, score))
+    both = "first = q @ k; s = (first + more) / self.scale; s = s.masked_fill(mask, -1e4)"
+    both += "; return torch.softmax(s, -1).masked_fill(mask, 0)"
+    after = both.replace("(first + more) / self.scale", SCORED)
+    after = after.replace("torch.softmax(s, -1).masked_fill(mask, 0)", "_filled(torch.softmax(s, -1), mask, 0)")
+    lands(NAME, module("return scores", both), changed("return scores", after))
+
+
 def test_other_softmaxes() -> None:
     for softmax in ("F.softmax(scores, -1)", "scores.softmax(dim=-1)"):
         weigh = replaced(WEIGH, ("torch.softmax(scores, dim=-1).masked_fill", f"{softmax}.masked_fill"))

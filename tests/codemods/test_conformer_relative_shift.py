@@ -24,7 +24,7 @@ scores = self.rel_shift(scores)
 if self.fused:
     scores = scores[:, :, :, : k.size(-2)] * self.scale
     return fused(scores)
-scores = scores[:, :, :, :n]
+scores = scores[:, :, :, : k.shape[-1]]
 return scores + 1
 """
 
@@ -68,6 +68,8 @@ def changed(call: str = CALL) -> str:
         replaced(
             SHIFT, ("wide.view(batch, heads, -1", "wide.reshape(batch, heads, -1"), ("[:, :, 1:]", "[:, :, 1:, :]")
         ),
+        replaced(SHIFT, ("pad=(1, 0)", "(1, 0), 'constant', 0")),
+        replaced(SHIFT, ("pad=(1, 0)", "(1, 0), mode='constant', value=0.0")),
         "wide = F.pad(x, [1, 0])\ntall = wide.view(x.size(0), x.size(1), -1, x.size(2))\nreturn tall[:, :, 1:].view_as(x)",
         "b, h, t, n = x.shape\nreturn F.pad(x, (1, 0)).view((b, h, n + 1, t))[:, :, 1:].view((b, h, t, n))",
     ],
@@ -79,11 +81,14 @@ def test_lands_however_it_is_written(shift: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "return self.rel_shift(q @ k)[:, :, :, :n]",
+        "return self.rel_shift(q @ k)[:, :, :, : k.size(0)]",
         "return self.rel_shift(torch.matmul(q, k))[..., : k.shape[-2]]",
-        "shifted = self.rel_shift(torch.einsum(n, q, k))\nreturn shifted[:, :, :, :n] + shifted[..., :n]",
+        "shifted = self.rel_shift(torch.einsum(n, q, k))\nreturn shifted[:, :, :, : k.size(0)] + shifted[..., : k.size(0)]",
         "scores = q @ k\nprint(scores.shape)\nshifted = self.rel_shift(scores)\nreturn shifted[..., : scores.size(1)]",
-        "if n:\n    s = q @ k\n    s = self.rel_shift(s)\n    s = s[..., :n]\n    s += 1\n    return s",
+        "m = k.size(0)\nreturn self.rel_shift(q.matmul(k))[..., :m]",
+        "b, m = k.shape\nreturn self.rel_shift(q @ k)[..., :m]",
+        "return self.rel_shift(q @ k)[..., :7]",
+        "if n:\n    s = q @ k\n    s = self.rel_shift(s)\n    s = s[..., : k.size(0)]\n    s += 1\n    return s",
     ],
 )
 def test_lands_where_callers_read_the_first_columns(call: str) -> None:
@@ -95,16 +100,20 @@ def test_lands_where_callers_read_the_first_columns(call: str) -> None:
     [
         "return self.rel_shift(q @ k)",
         "shifted = self.rel_shift(q @ k)\nreturn shifted + 1",
-        "shifted = self.rel_shift(q @ k); print(shifted)\nreturn shifted[..., :n]",
-        "shifted = self.rel_shift(q @ k)\nshort = shifted[:, :, :, :n]\nreturn short + shifted.sum()",
-        "return self.rel_shift(q @ k)[:, :, :n]",
+        "shifted = self.rel_shift(q @ k); print(shifted)\nreturn shifted[..., : k.size(0)]",
+        "shifted = self.rel_shift(q @ k)\nshort = shifted[:, :, :, : k.size(0)]\nreturn short + shifted.sum()",
+        "return self.rel_shift(q @ k)[:, :, : k.size(0)]",
+        "return self.rel_shift(q @ k)[..., :n]",
+        "return self.rel_shift(q @ k)[..., : k.size(0) - n]",
+        "return self.rel_shift(q @ k)[..., :None]",
+        "m = 1 - k.size(0)\nreturn self.rel_shift(q @ k)[..., :m]",
         "return self.rel_shift(q @ k)[:, :, :, n:]",
         "return self.rel_shift(q @ k)[:, :, :, :-1]",
-        "s = self.rel_shift(q @ k)\nif n:\n    s = s[..., :n]\nreturn s",
-        "s = self.rel_shift(q @ k)\ndef later():\n    return s\ns = s[..., :n]\nreturn later()",
-        "for i in k:\n    print(s)\n    s = self.rel_shift(q @ i)\n    print(s[..., :n])",
+        "s = self.rel_shift(q @ k)\nif n:\n    s = s[..., : k.size(0)]\nreturn s",
+        "s = self.rel_shift(q @ k)\ndef later():\n    return s\ns = s[..., : k.size(0)]\nreturn later()",
+        "for i in k:\n    print(s)\n    s = self.rel_shift(q @ i)\n    print(s[..., : k.size(0)])",
         "return map(self.rel_shift, q @ k)",
-        "shift = self.rel_shift\nreturn shift(q @ k)[..., :n]",
+        "shift = self.rel_shift\nreturn shift(q @ k)[..., : k.size(0)]",
     ],
 )
 def test_all_columns_may_be_read(call: str) -> None:
@@ -114,18 +123,20 @@ def test_all_columns_may_be_read(call: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "return self.rel_shift(q)[..., :n]",
-        "return self.rel_shift(self.scores)[..., :n]",
-        "return self.rel_shift(q.T)[..., :n]",
-        "return self.rel_shift(self.matmul(q, k))[..., :n]",
-        "return self.rel_shift(torch.matmul(q, k, out=n))[..., :n]",
-        "s = q @ k\nreturn s, self.rel_shift(s)[..., :n]",
-        "s = q @ k\nt = self.rel_shift(s)[..., :n]\nt.relu_()\nreturn s + t",
-        "s = q @ k\nself.kept = s\ns = self.rel_shift(s)\nreturn s[..., :n]",
-        "s = self.kept = q @ k\ns = self.rel_shift(s)\nreturn s[..., :n]",
-        "s = q @ k\nif n:\n    s = q\ns = self.rel_shift(s)\nreturn s[..., :n]",
-        "s = q\nif n:\n    s = q @ k\ns = self.rel_shift(s)\nreturn s[..., :n]",
-        "q = self.rel_shift(q)\nreturn q[..., :n]",
+        "return self.rel_shift(q)[..., : k.size(0)]",
+        "return self.rel_shift(self.scores)[..., : k.size(0)]",
+        "return self.rel_shift(q.T)[..., : k.size(0)]",
+        "return self.rel_shift(torch.einsum(n, q))[..., : k.size(0)]",
+        "s = 1\nself.later = lambda: s\ns = q @ k\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "return self.rel_shift(self.matmul(q, k))[..., : k.size(0)]",
+        "return self.rel_shift(torch.matmul(q, k, out=n))[..., : k.size(0)]",
+        "s = q @ k\nreturn s, self.rel_shift(s)[..., : k.size(0)]",
+        "s = q @ k\nt = self.rel_shift(s)[..., : k.size(0)]\nt.relu_()\nreturn s + t",
+        "s = q @ k\nself.kept = s\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = self.kept = q @ k\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = q @ k\nif n:\n    s = q\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = q\nif n:\n    s = q @ k\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "q = self.rel_shift(q)\nreturn q[..., : k.size(0)]",
     ],
 )
 def test_somebody_else_may_have_the_scores(call: str) -> None:

@@ -187,6 +187,14 @@ class TestNearlyTheSame:
         front(*frames((61, 20)))
         assert called == [0, 2, 3, 5, 6]
 
+    def test_compiled_as_a_whole(self, names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a break in the graph."""
+        monkeypatch.setitem(sys.modules, "subsampling", module(names))
+        helper = vars(module(names))["_channels_last" if LAST in names else "_in_pieces"]
+        x, layer = torch.randn(2, 16, 50, 20), torch.nn.Conv2d(16, 16, 1)
+        compiled = torch.compile(lambda x: helper(layer, x), backend="eager", fullgraph=True)
+        assert near([compiled(x)], [layer(x)])
+
     def test_a_class_of_its_own(self, names: Sequence[str]) -> None:
         """What a subclass does, in whatever method, is done."""
 
