@@ -43,6 +43,7 @@ def header(kind: str, **more: Any) -> dict[str, Any]:
             "cores": {"present": 2, "affinity": 2, "quota": None, "usable": 2},
             "load": 0.25,
         },
+        "environment": {},
         "cases": list(CASES),
         **more,
     }
