@@ -22,7 +22,7 @@ from apply_opt.page import facts
 from apply_opt.page.facts import Code, Found, Pair, Report
 from apply_opt.page.record import Bench, Record, Verify, parse
 
-OPTIONAL = {"requests", "level", "memory", "load", "agreement", "head"}
+OPTIONAL = {"environment", "requests", "level", "memory", "load", "agreement", "head"}
 """What is not in every record, and what a page does without."""
 UNREAD = {"format", "affinity", "quota", "changed_lines_ran", "by_operator"}
 """What a page does not need (changed_lines_ran: of a sample)."""
