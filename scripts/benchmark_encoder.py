@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Measure a Conformer encoder as it is, and as conformer_masks makes it; and a port of it beside. Works on copies.
+"""Measure a Conformer encoder as it is, and as conformer_fast makes it; and a port of it beside. Works on copies.
 
-测量 Conformer 编码器：原样与 conformer_masks 之后的对比，也可与单文件移植版对比。只在副本上运行。
+测量 Conformer 编码器：原样与 conformer_fast 之后的对比，也可与单文件移植版对比。只在副本上运行。
 
     python scripts/benchmark_encoder.py --compare --repo ~/NeMo
     python scripts/benchmark_encoder.py --compare --profile --repo ~/NeMo --port ~/port/conformer_encoder.py
     python scripts/benchmark_encoder.py --profile --repo ~/NeMo --size large --frames 1600
 
---compare is `apply-opt verify` and `apply-opt bench` of conformer_masks on mixed and on full lengths, in inference and in
+--compare is `apply-opt verify` and `apply-opt bench` of conformer_fast on mixed and on full lengths, in inference and in
 training: outputs and gradients first, then times in random order, then a page (report.html). With --port, the port's file is
 held against the original in the same way: what it gives differs, or is the same, and how its time compares.
 --profile prints where the time goes, operator by operator, before and after (torch.profiler).
@@ -33,7 +33,7 @@ sys.path.insert(0, ROOT)  # this clone's own apply_opt, whatever is installed
 from apply_opt import cli  # noqa: E402
 from apply_opt.errors import ApplyOptError, Refused, UsageError  # noqa: E402
 
-BUNDLE, PART, ROWS = "conformer_masks", "encoder", 15
+PART, ROWS = "encoder", 15
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +64,8 @@ def parser() -> argparse.ArgumentParser:
     add("--repo", metavar="DIR", default=".", help="NeMo: a clone or an unpacked wheel (default: here) / NeMo 所在目录")
     add("--file", metavar="PATH", help="as of apply-opt: the encoder's file / 编码器所在文件")
     add("--port", metavar="FILE", help="an encoder in one file, to be held against NeMo's / 单文件移植版")
+    named = "what is measured, with commas between (default: conformer_fast) / 测量哪些优化"
+    add("--optimizations", default="conformer_fast", metavar="NAMES", help=named)
     add("--size", default="small", choices=("tiny", "small", "large"), help="(default: small) / 模型大小")
     add("--batch", default="4", metavar="N", help="utterances, with commas between (default: 4) / 批大小")
     add("--frames", default="400", metavar="N", help="of the longest, with commas between (default: 400) / 帧数")
@@ -87,7 +89,8 @@ def compare(arguments: argparse.Namespace) -> int:
     """``verify``, ``bench``, ``report``; and the same for the port, without a page."""
     own = [*_place(arguments), *_workload(arguments)]
     effort = [word for word in ("--quick", "--rigorous") if vars(arguments)[word[2:]]]
-    code = cli.main(["verify", BUNDLE, *own]) or cli.main(["bench", BUNDLE, *own, *effort])
+    names = arguments.optimizations.split(",")
+    code = cli.main(["verify", *names, *own]) or cli.main(["bench", *names, *own, *effort])
     if code == 0:
         cli.main(["report", *_place(arguments)])
     return _compare_port(arguments, [*own, *effort]) if arguments.port and code == 0 else code
@@ -116,7 +119,7 @@ def _compare_port(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     from apply_opt.io.parts import Parts
     from apply_opt.model import parity
 
-    own, plan = _planned(words)
+    own, plan = _planned(arguments, words)
     path = Parts(plan.checkout).file(PART)
     if path == plan.checkout.file:
         raise Refused(f"{path} holds the whole encoder: it is a port itself", "name NeMo: --repo DIR")
@@ -139,14 +142,14 @@ def _shown(difference: Any) -> str:
     return f"{difference.name}: {difference.how}"
 
 
-def _planned(words: Sequence[str]) -> tuple[argparse.Namespace, Any]:
+def _planned(arguments: argparse.Namespace, words: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     """What ``apply-opt bench`` makes of ``words``, and the plan for them."""
     from apply_opt.commands import bench
     from apply_opt.commands.planning import locate, plan_for
 
     command = argparse.ArgumentParser()
     bench.add_arguments(command)
-    own = command.parse_args([BUNDLE, *words])
+    own = command.parse_args([*arguments.optimizations.split(","), *words])
     return own, plan_for(own, *locate(own), as_it_is=True)
 
 
@@ -154,7 +157,7 @@ def profile(arguments: argparse.Namespace) -> int:
     """One table for each side and kind of run."""
     from apply_opt.io import arms
 
-    _, plan = _planned([*_place(arguments), *_workload(arguments)])
+    _, plan = _planned(arguments, [*_place(arguments), *_workload(arguments)])
     changed = plan.changed()
     if not changed:
         raise Refused("; ".join(f"{o.name}: {o.message}" for o in plan.outcomes), "apply-opt status")
