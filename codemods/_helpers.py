@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Union
 
 from apply_opt.errors import Ambiguous, Conflict, PartlyApplied
-from apply_opt.model.source import Edit, Source, first_line, last_line
+from apply_opt.model.source import Edit, Function, Source, first_line, last_line
 
 from ._scopes import calls, named
 
@@ -72,8 +73,11 @@ def is_taken(source: Source, name: str) -> bool:
     return any(not isinstance(node, (ast.Attribute, ast.keyword, ast.Call)) for node in named(source, name))
 
 
-def refuse_scripted(source: Source) -> None:
-    """Raise :class:`Conflict` where the file compiles a model with ``torch.jit.script``, which does not take all of Python."""
+def refuse_compiled(source: Source, *functions: Function) -> None:
+    """Raise :class:`Conflict` where one of ``functions``, or a model, may be compiled by something that does not take all of Python."""
+    for function in functions:
+        if function.decorator_list:
+            raise Conflict(f"{source.name}:{function.lineno}: {function.name} is decorated: it may be compiled")
     for node in calls(source, "script"):
         if ast.unparse(node.func).endswith("jit.script"):
             raise Conflict(f"{source.name}:{node.lineno}: the code is compiled with torch.jit.script")
@@ -97,6 +101,7 @@ def meant(source: Source, node: ast.expr) -> str:
     return _imported(source).get(first, first) + dot + rest
 
 
+@functools.lru_cache(maxsize=8)
 def _imported(source: Source) -> dict[str, str]:
     """The names that the module's imports give a meaning, and which."""
     imports = (s for s in source.tree.body if isinstance(s, (ast.Import, ast.ImportFrom)))

@@ -40,6 +40,11 @@ def text_of(source: Source, node: ast.expr) -> str:
     return ast.get_source_segment(source.text, node) or ast.unparse(node)
 
 
+def line_of(source: Source, node: ast.expr) -> str:
+    """``node`` as it is written, where that is one line; else as one line."""
+    return text_of(source, node) if node.lineno == node.end_lineno else ast.unparse(node)
+
+
 def respelled(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, str]) -> Edit:
     """The lines of ``statement`` with other text for some of its expressions, none of them within another."""
     first, last = first_line(statement), last_line(statement)

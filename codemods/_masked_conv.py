@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional, Union
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line, own_nodes
 
-from ._helpers import helpers, insert_above, refuse_scripted
+from ._helpers import helpers, insert_above, refuse_compiled
 from ._lines import is_alone, respelled, text_of
 from ._scopes import family, methods, named
 
@@ -110,9 +110,7 @@ def _check_is_used(source: Source, cls: ast.ClassDef) -> None:
 
 def _check_plain(source: Source, cls: ast.ClassDef, forward: Function) -> None:
     """Raise where ``forward`` is compiled or scripted, or replaced by a class that derives from this one."""
-    if forward.decorator_list:
-        raise Conflict(f"{source.name}:{forward.lineno}: forward of {cls.name} is decorated: it may be compiled")
-    refuse_scripted(source)
+    refuse_compiled(source, forward)
     for other in (n for n in source.nodes(cls.name) if isinstance(n, ast.ClassDef) and n is not cls):
         own = [m for m in methods(other) if m.name in {method.name for method in methods(cls)}]
         if cls in family(source, other) and own:

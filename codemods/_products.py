@@ -7,26 +7,23 @@ import ast
 from apply_opt.model.source import Source
 
 from ._helpers import meant
-from ._scopes import certain, position
+from ._scopes import LOOPS, certain, position
 
 PRODUCTS = {"torch.matmul", "torch.bmm", "torch.baddbmm", "torch.einsum"}
 METHODS = {"matmul", "bmm"}
-LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 def is_product(source: Source, node: ast.AST) -> bool:
     """Whether that is a new tensor, made by a matrix product of torch's."""
-    if isinstance(node, ast.Call):
-        is_torch, operands = (
-            meant(source, node.func) in PRODUCTS,
-            len(node.args) - ast.unparse(node.func).endswith("einsum"),
-        )
-        is_method = (
-            isinstance(node.func, ast.Attribute) and node.func.attr in METHODS and _is_variable(source, node.func.value)
-        )
-        is_new = not any(k.arg in ("out", None) for k in node.keywords)
-        return is_new and ((is_torch and operands >= 2) or (is_method and operands == 1))
-    return isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+    if not isinstance(node, ast.Call):
+        return isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)
+    if any(k.arg in ("out", None) for k in node.keywords):
+        return False
+    function = meant(source, node.func)
+    if function in PRODUCTS:
+        return len(node.args) - function.endswith("einsum") >= 2
+    is_method = isinstance(node.func, ast.Attribute) and node.func.attr in METHODS
+    return is_method and len(node.args) == 1 and _is_variable(source, node.func.value)  # type: ignore[attr-defined]
 
 
 def _is_variable(source: Source, node: ast.expr) -> bool:
@@ -44,22 +41,27 @@ def holds_product(source: Source, use: ast.Name) -> bool:
     given = source.statement(max(before, key=position))
     if not isinstance(given, ast.Assign) or given.targets != [max(before, key=position)]:
         return False
+    if any(source.function(n) is not function or _is_in_lambda(source, n) for n in own):
+        return False
     reads = [n for n in own if isinstance(n.ctx, ast.Load) and position(given) < position(n) < position(use)]
-    own_scope = [n for n in own if not any(isinstance(a, ast.Lambda) for a in source.ancestors(n))]
-    is_own = (
-        len(own_scope) == len(own)
-        and all(source.function(n) is function for n in own)
-        and all(is_size(source, n) for n in reads)
-    )
-    return is_own and is_product(source, given.value) and certain(source, given, use)
+    has_one_reader = all(is_size(source, n) for n in reads)
+    return has_one_reader and is_product(source, given.value) and certain(source, given, use)
+
+
+def _is_in_lambda(source: Source, node: ast.AST) -> bool:
+    return any(isinstance(n, ast.Lambda) for n in source.ancestors(node))
 
 
 def is_read_after(source: Source, use: ast.Name) -> bool:
     """Whether the variable is read behind the statement of ``use``, and not for its size alone."""
-    function, statement = source.function(use), source.statement(use)
+    return any(not is_size(source, n) for n in reads_after(source, source.statement(use), use.id))
+
+
+def reads_after(source: Source, statement: ast.stmt, name: str) -> list[ast.Name]:
+    """Where the variable ``name`` is read behind ``statement``, in the same function."""
     end = (statement.end_lineno or 0, statement.end_col_offset or 0)
-    own = [n for n in ast.walk(function or source.tree) if isinstance(n, ast.Name) and n.id == use.id and n is not use]
-    return any(isinstance(n.ctx, ast.Load) and position(n) >= end and not is_size(source, n) for n in own)
+    own = [n for n in ast.walk(source.function(statement) or source.tree) if isinstance(n, ast.Name) and n.id == name]
+    return [n for n in own if isinstance(n.ctx, ast.Load) and position(n) >= end]
 
 
 def in_loop(source: Source, node: ast.AST) -> bool:

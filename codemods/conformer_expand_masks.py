@@ -15,7 +15,7 @@ from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
-from ._lines import respelled
+from ._lines import respelled, text_of
 from ._scopes import methods
 
 METHOD, SITE = "_create_masks", "padding"
@@ -52,7 +52,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     """A view in the place of the copies."""
     ((call, rows),) = [r for m in _methods(source) for r in _repeated(m)]
     assert isinstance(call.func, ast.Attribute)
-    text = ast.get_source_segment(source.text, call.func.value) or ast.unparse(call.func.value)
+    text = text_of(source, call.func.value)
     return [respelled(source, source.statement(call), {call: f"{text}.expand(-1, {rows}, -1)"})]
 
 

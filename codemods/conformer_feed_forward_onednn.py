@@ -11,14 +11,14 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.errors import Ambiguous, Conflict, NoSite
+from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Source, callee, own_nodes
+from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
-from ._helpers import check_imported, insert_above, is_used, refuse_scripted
+from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._lines import all_respelled, text_of
-from ._scopes import calls, methods
+from ._scopes import argument, calls, methods, position
 
 HELPER, SITES = "_linear_by_onednn", ("expand", "contract")
 HELPER_TEXT = f'''
@@ -46,9 +46,10 @@ def {HELPER}(layer, x):
 
 
 class FeedForward(NamedTuple):
-    """A class with a linear layer to another width and one back, and where each is called."""
+    """A class with a linear layer to another width and one back, the method that calls both, and where."""
 
     cls: ast.ClassDef
+    method: Function
     expand: ast.Call
     contract: ast.Call
 
@@ -60,8 +61,8 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
         return [Site(name, use.lineno, OURS) for name, use in zip(SITES, uses)]
     found = _feed_forward(source)
     check_imported(source, "torch", "nn")
-    refuse_scripted(source)
-    return [Site(name, call.lineno, TODO) for name, call in zip(SITES, found[1:])]
+    refuse_compiled(source, found.method)
+    return [Site(name, call.lineno, TODO) for name, call in zip(SITES, (found.expand, found.contract))]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
@@ -69,8 +70,8 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     found = _feed_forward(source)
     changes: dict[ast.expr, str] = {}
     for call in (found.expand, found.contract):
-        (argument,) = call.args
-        changes[call] = f"{HELPER}({text_of(source, call.func)}, {text_of(source, argument)})"
+        (frames,) = call.args
+        changes[call] = f"{HELPER}({text_of(source, call.func)}, {text_of(source, frames)})"
     return [insert_above(source, found.cls, HELPER_TEXT), *all_respelled(source, changes)]
 
 
@@ -84,40 +85,34 @@ def _feed_forward(source: Source) -> FeedForward:
     if len(found) > 1:
         places = ", ".join(f"{f.cls.name} (line {f.cls.lineno})" for f in found)
         raise Ambiguous(f"{source.name}: several classes have a linear layer to another width and one back: {places}")
-    method = source.function(found[0].expand)
-    if method is not None and method.decorator_list:
-        raise Conflict(f"{source.name}:{method.lineno}: {method.name} is decorated: it may be compiled")
     return found[0]
 
 
 def _as_feed_forward(source: Source, cls: ast.ClassDef) -> Optional[FeedForward]:
     layers = {name: widths for method in methods(cls) for name, widths in _linears(method)}
-    pairs = [
-        (a, b)
-        for a in layers
-        for b in layers
-        if a != b and layers[a] == layers[b][::-1] and layers[a][0] != layers[a][1]
-    ]
-    if len(layers) != 2 or not pairs:
+    widths = list(layers.values())
+    if len(layers) != 2 or widths[0] != widths[1][::-1] or widths[0][0] == widths[0][1]:
         return None
-    used = {name: [c for c in calls(source, name, cls) if ast.unparse(c.func) == f"self.{name}"] for name in layers}
-    if not all(len(found) == 1 and len(found[0].args) == 1 and not found[0].keywords for found in used.values()):
+    used = [[c for c in calls(source, name, cls) if ast.unparse(c.func) == f"self.{name}"] for name in layers]
+    if not all(len(found) == 1 and len(found[0].args) == 1 and not found[0].keywords for found in used):
         return None
-    first, last = sorted((found[0] for found in used.values()), key=lambda c: (c.lineno, c.col_offset))
-    inside = {id(node) for node in ast.walk(last)} & {id(first)} or {id(node) for node in ast.walk(first)} & {id(last)}
-    return None if inside or source.function(first) is not source.function(last) else FeedForward(cls, first, last)
+    first, last = sorted((found[0] for found in used), key=position)
+    is_nested = first in source.ancestors(last) or last in source.ancestors(first)
+    method = source.function(first)
+    if is_nested or method is None or method is not source.function(last):
+        return None
+    return FeedForward(cls, method, first, last)
 
 
-def _linears(method: ast.AST) -> list[tuple[str, tuple[str, str]]]:
+def _linears(method: Function) -> list[tuple[str, tuple[str, str]]]:
     """The attributes that are linear layers, and from what width to which."""
     found = []
     for node in own_nodes(method):
-        value = node.value if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
-        target = node.targets[0] if value is not None else None  # type: ignore[attr-defined]
-        if isinstance(value, ast.Call) and callee(value) == "Linear" and ast.unparse(target).startswith("self."):  # type: ignore[arg-type]
-            given = [ast.unparse(a) for a in value.args]
-            named = {k.arg: ast.unparse(k.value) for k in value.keywords}
-            widths = [*given, "", ""][:2]
-            pair = (widths[0] or named.get("in_features", ""), widths[1] or named.get("out_features", ""))
-            found.append((ast.unparse(target).removeprefix("self."), pair))  # type: ignore[arg-type]
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.value, ast.Call):
+            continue
+        name, layer = ast.unparse(node.targets[0]), node.value
+        if callee(layer) == "Linear" and name.startswith("self."):
+            given = (argument(layer, "in_features", 0), argument(layer, "out_features", 1))
+            widths = [ast.unparse(width) if width is not None else "" for width in given]
+            found.append((name.removeprefix("self."), (widths[0], widths[1])))
     return found

@@ -16,7 +16,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, own_nodes
 
-from ._helpers import check_imported, helpers, insert_above, meant, refuse_scripted, refuse_taken
+from ._helpers import check_imported, insert_above, is_used, meant, refuse_compiled
 from ._lines import all_respelled, text_of
 from ._products import holds_product, in_loop, is_read_after
 from ._scopes import calls, certain, position
@@ -58,19 +58,18 @@ class Fill(NamedTuple):
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The sites ``scores``: the scaled sum; and ``weights``: what is filled behind the softmax."""
-    places = {"scores": calls(source, SUM), "weights": calls(source, FILL)}
-    ours: list[Sequence[ast.AST]] = [*places.values(), helpers(source, SUM), helpers(source, FILL)]
-    if all(len(nodes) == 1 for nodes in ours):
-        return [Site(name, uses[0].lineno, OURS) for name, uses in places.items()]
-    if any(ours):
-        found = next(node for nodes in ours for node in nodes)
+    sums, fills = calls(source, SUM), calls(source, FILL)
+    has_sum, has_fill = is_used(source, SUM, sums, 1), is_used(source, FILL, fills, 1)
+    if has_sum and has_fill:
+        return [Site("scores", sums[0].lineno, OURS), Site("weights", fills[0].lineno, OURS)]
+    if has_sum or has_fill:
+        there, missing = (SUM, FILL) if has_sum else (FILL, SUM)
         raise PartlyApplied(
-            f"{source.name}:{getattr(found, 'lineno', 1)} is partly applied: one of {SUM} and {FILL} is missing, or there twice",
+            f"{source.name}:{(sums + fills)[0].lineno} is partly applied: {there} is there, and {missing} is not",
             "take the part that is there out by hand, then apply again",
         )
-    refuse_taken(source, SUM, FILL)
     check_imported(source, "torch")
-    refuse_scripted(source)
+    refuse_compiled(source)
     return [
         Site("scores", _scores(source).node.lineno, TODO),
         Site("weights", _fill(source).node.lineno, TODO),

@@ -12,15 +12,15 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.errors import Ambiguous, Conflict, NoSite
+from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line
 
-from ._helpers import check_imported, has_helper, insert_above, meant, refuse_scripted
+from ._helpers import check_imported, has_helper, insert_above, meant, refuse_compiled
 from ._lines import is_alone
-from ._products import holds_product, in_loop, is_product, is_read_after
-from ._scopes import calls, certain, methods, position
+from ._products import holds_product, in_loop, is_product, is_read_after, reads_after
+from ._scopes import argument, calls, certain, methods, parameters_of
 
 HELPER, SITE = "_shifted_rows", "shift"
 HELPER_TEXT = '''
@@ -80,8 +80,7 @@ def _shift(source: Source) -> Shift:
         raise Ambiguous(f"{source.name}: {len(shifts)} methods shift scores: lines {lines}")
     (found,) = shifts
     name = found.method.name
-    if found.method.decorator_list:
-        raise Conflict(f"{source.name}:{found.method.lineno}: {name} is decorated: it may be compiled")
+    refuse_compiled(source, found.method)
     others = [m for n in source.nodes(name) if isinstance(n, ast.ClassDef) for m in methods(n) if m.name == name]
     if len(others) > 1:
         lines = ", ".join(str(m.lineno) for m in others)
@@ -89,7 +88,6 @@ def _shift(source: Source) -> Shift:
     if not all(is_alone(source, statement) for statement in found.body):
         raise Ambiguous(f"{source.name}:{found.method.lineno}: {name} has other code on its lines")
     check_imported(source, "torch")
-    refuse_scripted(source)
     _check_callers(source, name)
     return found
 
@@ -112,12 +110,9 @@ def _inlined(body: Sequence[ast.stmt], given: str) -> Optional[ast.expr]:
     for statement in body[:-1]:
         if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
             return None
-        target, value = (
-            statement.targets[0],
-            _Inline(values).visit(ast.parse(ast.unparse(statement.value), mode="eval")),
-        )
+        target, value = statement.targets[0], _with_values(statement.value, values)
         if isinstance(target, ast.Name):
-            values[target.id] = value.body
+            values[target.id] = value
         elif isinstance(target, ast.Tuple) and ast.unparse(value) in SIZES and len(target.elts) == 4:
             if not all(isinstance(element, ast.Name) for element in target.elts):
                 return None
@@ -127,11 +122,16 @@ def _inlined(body: Sequence[ast.stmt], given: str) -> Optional[ast.expr]:
     last = body[-1] if body else None
     if not isinstance(last, ast.Return) or last.value is None:
         return None
-    inlined = _Inline(values).visit(ast.parse(ast.unparse(last.value), mode="eval"))
-    return inlined.body  # type: ignore[no-any-return]
+    return _with_values(last.value, values)
 
 
 SIZES = ("X.size()", "X.shape")
+
+
+def _with_values(node: ast.expr, values: Mapping[str, ast.expr]) -> ast.expr:
+    """A copy of ``node`` with the variables' values in their places."""
+    copy = ast.parse(ast.unparse(node), mode="eval")
+    return _Inline(values).visit(copy).body  # type: ignore[no-any-return]
 
 
 class _Inline(ast.NodeTransformer):
@@ -150,14 +150,21 @@ def _is_shift(source: Source, result: ast.expr) -> bool:
     folded = _viewed(dropped.value, ("D0, D1, -1, D2", "D0, D1, D3 + 1, D2"))
     if not isinstance(folded, ast.Call) or meant(source, folded.func) != PAD or not folded.args:
         return False
-    given = dict(zip(("pad", "mode", "value"), map(ast.unparse, folded.args[1:])))
-    given |= {str(k.arg): ast.unparse(k.value) for k in folded.keywords}
-    is_zero = given.pop("value", "0") in ("0", "0.0", "None") and given.pop("mode", "'constant'") == "'constant'"
-    sizes = given.pop("pad", "").strip("()[]")
-    return is_zero and not given and ast.unparse(folded.args[0]) == "X" and sizes == "1, 0"
+    given = {name: argument(folded, name, index) for index, name in enumerate(PADDING)}
+    if any(k.arg not in PADDING for k in folded.keywords) or len(folded.args) > len(PADDING):
+        return False
+    return all(value is None or ast.unparse(value) in PADDING[name] for name, value in given.items()) and all(
+        given[name] is not None for name in ("input", "pad")
+    )
 
 
 PAD = "torch.nn.functional.pad"
+PADDING = {
+    "input": ("X",),
+    "pad": ("(1, 0)", "[1, 0]"),
+    "mode": ("'constant'",),
+    "value": ("0", "0.0", "None"),
+}
 FIRST_DROPPED = (":, :, 1:", ":, :, 1:, :")
 
 
@@ -212,14 +219,9 @@ def _is_cut(source: Source, call: ast.Call) -> bool:
     if len(targets) != 1 or not isinstance(targets[0], ast.Name) or function is None or in_loop(source, call):
         return False
     name = targets[0].id
-    loads = [
-        n
-        for n in ast.walk(function)
-        if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) and position(n) > position(call)
-    ]
+    loads = reads_after(source, statement, name)
     cuts = [source.statement(n) for n in loads if _first_columns(source, source.ancestors(n)[0], n)]
     renewed = [s for s in cuts if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name]
-    loads = [n for n in loads if n not in ast.walk(call)]
     inside = all(function is source.function(n) for n in loads)
     return inside and bool(cuts) and all(_is_after(source, n, cuts, renewed) for n in loads)
 
@@ -248,12 +250,10 @@ def _counts_from_the_front(source: Source, number: ast.expr) -> bool:
     function = source.function(number)
     if not isinstance(number, ast.Name) or function is None:
         return _is_a_size(number)
-    own = [
-        n
-        for n in ast.walk(function)
-        if isinstance(n, ast.Name) and n.id == number.id and not isinstance(n.ctx, ast.Load)
-    ]
-    if any(argument.arg == number.id for argument in ast.walk(function.args) if isinstance(argument, ast.arg)):
+    named = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == number.id]
+    own = [n for n in named if not isinstance(n.ctx, ast.Load)]
+    variadic = [a for a in (function.args.vararg, function.args.kwarg) if a]
+    if any(parameter.arg == number.id for parameter in (*parameters_of(function), *variadic)):
         return False
     given = [source.statement(n) for n in own]
     return bool(given) and all(isinstance(s, ast.Assign) and (_is_a_size(s.value) or _are_sizes(s, own)) for s in given)

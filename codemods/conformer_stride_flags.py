@@ -15,7 +15,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
 from ._helpers import check_imported, has_helper, insert_above
-from ._lines import respelled
+from ._lines import respelled, text_of
 from ._masked_conv import Masked, masked_convolutions
 from ._scopes import calls
 
@@ -41,7 +41,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     """The helper above the class, asked first."""
     found = masked_convolutions(source)
     test = _question(source, found)
-    text = ast.get_source_segment(source.text, test) or ast.unparse(test)
+    text = text_of(source, test)
     asked = respelled(source, source.statement(test), {test: f"{HELPER}({found.layer}) and {text}"})
     return [insert_above(source, found.cls, HELPER_TEXT), asked]
 

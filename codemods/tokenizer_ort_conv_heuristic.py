@@ -18,7 +18,7 @@ from apply_opt.model.fragment import replace
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, first_line
 
-from ._lines import starts_line
+from ._lines import starts_line, text_of
 from ._onnx_provider_lists import CUDA, OUR_HELPERS, Named, Providers, check_own, speech_tokenizer_providers
 from ._scopes import argument, bindings, mentions, position
 
@@ -128,9 +128,8 @@ def _change(source: Source, one: Named) -> tuple[ast.expr, str]:
     """The expression to replace, and its new code."""
     options = _options(source, one)
     if options is None:
-        text = ast.get_source_segment(source.text, one.element) or repr(CUDA)
-        return one.element, f'({text}, {{"{KEY}": "{VALUE}"}})'
-    text = ast.get_source_segment(source.text, options) or ast.unparse(options)
+        return one.element, f'({text_of(source, one.element)}, {{"{KEY}": "{VALUE}"}})'
+    text = text_of(source, options)
     rest = text[1:].lstrip(" \t")
     entry = f'"{KEY}": "{VALUE}"' + ("" if rest.lstrip() == "}" else ",")
     if rest[:1] in "\r\n":  # an entry a line

@@ -17,7 +17,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
 from ._helpers import has_helper, insert_above
-from ._lines import below, is_alone, respelled
+from ._lines import below, is_alone, line_of, respelled, text_of
 from ._onnx_provider_lists import CPU, CUDA, LISTS, Providers, check_own, speech_tokenizer_providers
 from ._scopes import calls, imported_as, targets_of
 from ._step_audio_tokenizer import tokenizer_class
@@ -65,9 +65,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     for node in _without_cpu(providers):
         changes.setdefault(source.statement(node), {})[node] = _with_cpu(source, node)
     edits += [respelled(source, where, nodes) for where, nodes in changes.items()]
-    given = ast.get_source_segment(source.text, providers.expression) or ""
-    given = ast.unparse(providers.expression) if len(given.splitlines()) != 1 else given
-    call = f"{HELPER}({ast.unparse(targets_of(statement)[0])}, {given})"
+    call = f"{HELPER}({ast.unparse(targets_of(statement)[0])}, {line_of(source, providers.expression)})"
     return [*edits, below(source, statement, call)]
 
 
@@ -122,9 +120,9 @@ def _with_cpu(source: Source, node: ast.expr) -> str:
 
 def _added(source: Source, node: ast.expr, last: ast.expr) -> str:
     """The text with one more element: behind the ``last``, or on a line of its own below that."""
-    text = ast.get_source_segment(source.text, node) or ""
+    text = text_of(source, node)
     closing = text[-1] if text.startswith(("[", "(")) and text.endswith(("]", ")")) else ""
-    quote = "'" if (ast.get_source_segment(source.text, last) or "").lstrip("(").startswith("'") else '"'
+    quote = "'" if text_of(source, last).lstrip("(").startswith("'") else '"'
     inner, element = text.removesuffix(closing), f"{quote}{CPU}{quote}"
     if last.end_lineno == node.end_lineno:
         return f"{inner.rstrip().removesuffix(',')}, {element}{closing}"

@@ -21,7 +21,7 @@ from apply_opt.model.source import Edit, Function, Source, bodies, callee
 
 from ._escapes import encoding_methods
 from ._helpers import has_helper, insert_above
-from ._lines import is_alone, without
+from ._lines import is_alone, line_of, without
 from ._onnx_session import feeding_methods
 from ._scopes import FUNCTIONS, called, calls, family, function_of, methods
 from ._shared_state import in_the_way, reaches
@@ -124,19 +124,13 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     pair = _pair(source, tokenizer, _kinds(source, tokenizer))
     place = pair.statements[0]
     inner = source.indent(place.lineno) + source.indent_unit()
-    both = "".join(f"\n{inner}lambda: {_text(source, call)}," for call in (pair.first, pair.second))
+    both = "".join(f"\n{inner}lambda: {line_of(source, call)}," for call in (pair.first, pair.second))
     changes: dict[ast.expr, str] = {place.value: f"{HELPER}({both}\n{source.indent(place.lineno)})"}
     edits = []
     if len(pair.statements) == 2:
         changes[place.targets[0]] = ", ".join(ast.unparse(s.targets[0]) for s in pair.statements)
         edits.append(without(source, pair.statements[1]))
     return [insert_above(source, tokenizer, HELPER_TEXT), replace(source, place, changes), *edits]
-
-
-def _text(source: Source, call: ast.Call) -> str:
-    """The code of ``call`` as it is written, where that is one line."""
-    text = ast.get_source_segment(source.text, call)
-    return text if text is not None and call.lineno == call.end_lineno else ast.unparse(call)
 
 
 # Which methods make the two kinds

@@ -166,9 +166,8 @@ def _bits(value: torch.Tensor) -> torch.Tensor:
     """The bytes of each value: (values, bytes)."""
     import torch
 
-    plain = value.clone(
-        memory_format=torch.contiguous_format
-    )  # a single value may have any stride, and still be contiguous
+    # a single value may have any stride, and still be contiguous
+    plain = value.clone(memory_format=torch.contiguous_format)
     return plain.reshape(-1, 1).view(torch.uint8)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from support import REFERENCE
@@ -86,6 +87,12 @@ def numbers_of(text: str, fragment: str) -> list[int]:
 def block(text: str, indent: int = 0) -> str:
     """``text`` from a triple-quoted string, at another indentation."""
     return textwrap.indent(textwrap.dedent(text).strip("\n"), " " * indent)
+
+
+def with_class(top: str, cls: str, methods: Mapping[str, str], more: str = "") -> str:
+    """A module that starts with ``top``, and whose class, by its header, has these methods, by theirs."""
+    bodies = [f"    {header}\n{block(body, 8)}\n" for header, body in methods.items()]
+    return "\n".join([top, "", "", cls.rstrip("\n"), *bodies, *([block(more, 4), ""] if more else [])])
 
 
 def replaced(text: str, *changes: tuple[str, str]) -> str:

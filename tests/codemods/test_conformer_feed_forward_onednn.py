@@ -6,7 +6,7 @@ import types
 from typing import Any
 
 import pytest
-from cases import above, block, constant, lands, refuses, replaced, skips
+from cases import above, block, constant, lands, refuses, replaced, skips, with_class
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY
@@ -32,21 +32,9 @@ def module(
     layers: str = LAYERS, forward: str = FORWARD, top: str = "import torch\nfrom torch import nn", more: str = ""
 ) -> str:
     """A feed-forward module with these layers."""
-    return "\n".join(
-        [
-            top,
-            "",
-            "",
-            CLASS.rstrip("\n"),
-            "    def __init__(self, width, inner, bias):",
-            "        super().__init__()",
-            block(layers, 8),
-            "",
-            "    def forward(self, x):",
-            block(forward, 8),
-            block(more, 4) if more else "",
-            "",
-        ]
+    init = f"super().__init__()\n{block(layers)}"
+    return with_class(
+        top, CLASS, {"def __init__(self, width, inner, bias):": init, "def forward(self, x):": forward}, more
     )
 
 

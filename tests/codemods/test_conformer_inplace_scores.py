@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, refuses, replaced, skips
+from cases import above, block, constant, lands, refuses, replaced, skips, with_class
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY
@@ -33,19 +33,8 @@ def module(
     weigh: str = WEIGH, score: str = SCORE, top: str = "import torch\nfrom torch.nn import functional as F"
 ) -> str:
     """An attention that scores and weighs like that."""
-    return "\n".join(
-        [
-            top,
-            "",
-            "",
-            CLASS.rstrip("\n"),
-            "    def weigh(self, scores, mask):",
-            block(weigh, 8),
-            "",
-            "    def forward(self, q, k, more, mask):",
-            block(score, 8),
-            "",
-        ]
+    return with_class(
+        top, CLASS, {"def weigh(self, scores, mask):": weigh, "def forward(self, q, k, more, mask):": score}
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, plan, refuses, replaced, skips
+from cases import above, block, constant, lands, plan, refuses, replaced, skips, with_class
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY
@@ -36,22 +36,8 @@ def module(
     more: str = "",
 ) -> str:
     """An attention that shifts and is shifted like that."""
-    return "\n".join(
-        [
-            top,
-            "",
-            "",
-            CLASS.rstrip("\n"),
-            "    def rel_shift(self, x):",
-            '        """Shift."""',
-            block(shift, 8),
-            "",
-            "    def forward(self, q, k, n):",
-            block(call, 8),
-            block(more, 4) if more else "",
-            "",
-        ]
-    )
+    methods = {"def rel_shift(self, x):": f'"""Shift."""\n{block(shift)}', "def forward(self, q, k, n):": call}
+    return with_class(top, CLASS, methods, more)
 
 
 def changed(call: str = CALL) -> str:
