@@ -16,7 +16,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
 from ._helpers import check_imported, has_helper, refuse_taken
-from ._masked_conv import IN_PIECES_HELPER, Masked, call_through, calls_layers
+from ._masked_conv import IN_PIECES_HELPER, Masked, call_through, calls_layers, masked_convolutions
 from ._scopes import calls, methods, named
 
 SITE, LIMIT = "layers", "_MOST_ELEMENTS"
@@ -59,10 +59,10 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     if has_helper(source, IN_PIECES_HELPER, uses, 1):
         return [Site(SITE, uses[0].lineno, OURS)]
     refuse_taken(source, LIMIT)
-    found = calls_layers(source)
-    theirs = _splitting(source, found)
+    theirs = _splitting(source, masked_convolutions(source))
     if theirs:
         return [Site(SITE, theirs.lineno, THEIRS, "code that splits by channels what is too large")]
+    found = calls_layers(source)
     check_imported(source, "torch", "nn")
     return [Site(SITE, found.call.lineno, TODO)]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 
-from apply_opt.errors import PartlyApplied
+from apply_opt.errors import Conflict, PartlyApplied
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
@@ -54,7 +54,10 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     """The helper above the class; both places ask whether the frames are nobody else's."""
     found = masked_convolutions(source)
     own = found.forward.args.args[0].arg
-    assert isinstance(found.loop.target, ast.Tuple), "conformer_fewer_masks, which this one needs, numbers the layers"
+    if not isinstance(found.loop.target, ast.Tuple):
+        raise Conflict(
+            f"{source.name}:{found.loop.lineno}: conformer_fewer_masks, which numbers the layers, is not there"
+        )
     edits = [insert_above(source, found.cls, HELPER_TEXT)]
     for masking, number in ((found.before, ast.unparse(found.loop.target.elts[0])), (found.at_end, f"len({own})")):
         asked = f"{IN_PLACE_HELPER}({own}, {number}, {masking.frames.id}, {mask_of(source, found.cls, masking)})"

@@ -16,6 +16,7 @@ from apply_opt.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "target_repos" / "step_audio_editx" / "reference"
+ENCODER = ROOT / "target_repos" / "nemo_conformer" / "reference"
 TF32, THREADS, LIGHT = QUICK = ("tokenizer_tf32", "tokenizer_ort_threads", "tokenizer_light_model")
 EVERYTHING = ("--allow", "lossy", "--set", "unchecked=true")
 """What makes ``tokenizer_quick`` put in all three."""

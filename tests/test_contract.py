@@ -17,7 +17,7 @@ from apply_opt.io import catalog
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import Parameter, resolve
-from apply_opt.model.plan import PLANNED, Planner, plan_one
+from apply_opt.model.plan import PLANNED, REFUSED, Planner, plan_one
 from apply_opt.model.target import Target
 from apply_opt.model.unit import SAFETY, Bundle, Optimization
 
@@ -158,6 +158,15 @@ class TestOptimization:
         assert [fields["X-Sha256-Before"], fields["X-Sha256-After"]] == hashes
         assert fields["X-Apply-Opt"] == unit.name
         assert {"Description", "Origin", "Forwarded", "Last-Update"} <= set(fields)
+
+
+@pytest.mark.parametrize("unit", OPTIMIZATIONS, ids=lambda u: u.name)
+def test_alone(unit: Optimization) -> None:
+    """Planned without what it needs, it lands or says why not."""
+    parameters = resolve(unit.parameters, {}, unit.name)
+    data = read(os.path.join(target_of(unit).folder, "reference", path_of(unit)))
+    outcome = plan_one(unit, catalog.codemod(unit), data, path_of(unit), parameters)
+    assert outcome.kind == PLANNED or (unit.requires and outcome.kind == REFUSED), outcome
 
 
 @pytest.mark.parametrize("language", ["en", "zh-CN"])

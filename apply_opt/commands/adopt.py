@@ -20,7 +20,7 @@ from apply_opt.io.checkout import Checkout, inside
 from apply_opt.io.parts import Parts
 from apply_opt.model import patch
 from apply_opt.model.parameters import resolve
-from apply_opt.model.plan import ALREADY, PLANNED, Outcome, plan_one
+from apply_opt.model.plan import ALREADY, PLANNED, Outcome, Planner, plan_one
 from apply_opt.model.target import MAIN
 from apply_opt.model.unit import Optimization
 
@@ -78,6 +78,8 @@ class _Tree:
         self.before: dict[str, bytes] = {}
         self.left: list[tuple[str, str]] = []
         """What is there, and in which file, but not as apply-opt makes it of the last commit."""
+        self.committed: list[tuple[str, str]] = []
+        """What the last commit has already, and in which file."""
 
     def file(self, name: str) -> str:
         """The file that an optimization changes, the main one if there is no such. Raises :class:`Refused` where it is not found."""
@@ -120,6 +122,9 @@ def _look(units: Catalog, place: Checkout, given: Optional[Candidate]) -> tuple[
         )
     if left:
         raise Refused(f"{', '.join(left)}: there, but {NOT_AS_MADE}", NAME_IT)
+    if since.committed:
+        text = ", ".join(f"{name} ({path})" for name, path in since.committed)
+        raise Refused(f"{text}: git's last commit has it already, so there is nothing to go back to", NAME_IT)
     raise Refused(
         f"{place.file} holds none of the patches that come with apply-opt (or its lines were edited)", NAME_IT
     )
@@ -157,12 +162,25 @@ def _since_last_commit(tree: _Tree) -> list[Outcome]:
 
 def _of_last_commit(tree: _Tree, path: str, names: Sequence[str]) -> Sequence[Outcome]:
     before = git.committed(tree.place.root, path)
-    there = [n for n in names if _plan(tree.units.optimizations[n], tree.now[path], path, {}).kind == ALREADY]
+    there = _already(tree, names, path, tree.now[path])
+    committed = _already(tree, there, path, before) if before is not None else []
+    tree.committed += [(name, path) for name in committed]
+    there = [name for name in there if name not in committed]
     for order in _orders(tree.units, there) if before is not None else ():
         with contextlib.suppress(ApplyOptError):
             return _replay(tree, Candidate("the patch", b"", order, ()), {path: before or b""})
     tree.left += [(name, path) for name in there]
     return ()
+
+
+def _already(tree: _Tree, names: Sequence[str], path: str, data: bytes) -> list[str]:
+    """Which of ``names`` that version of a file has already."""
+    planner, found = Planner(data, path), []
+    for optimization in (tree.units.optimizations[name] for name in names):
+        parameters = resolve(optimization.parameters, {}, optimization.name)
+        outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=False)
+        found += [optimization.name] if outcome.kind == ALREADY else []
+    return found
 
 
 def _orders(units: Catalog, names: Sequence[str]) -> Iterator[Sequence[str]]:

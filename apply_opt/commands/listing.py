@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from typing import Optional
 
 from apply_opt.commands import Result, add_checkout_arguments
@@ -12,13 +13,15 @@ from apply_opt.errors import ApplyOptError, NotRecognised
 from apply_opt.io import catalog
 from apply_opt.io.checkout import Checkout
 from apply_opt.io.parts import Parts
-from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, Outcome
-from apply_opt.model.unit import Optimization
+from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED
+from apply_opt.model.unit import Bundle, Optimization
 
 HELP = "every optimization, and what this checkout makes of it"
 EPILOG = """examples:
   apply-opt list
   apply-opt list --repo ~/Step-Audio-EditX --json"""
+LANDS = ("applicable", "applied", "not needed")
+ORDER = (*LANDS, "refused", "unknown", "no site")
 STATES = {PLANNED: "applicable", ALREADY: "applied", NOT_NEEDED: "not needed", LEFT_OUT: "applicable"}
 
 
@@ -40,10 +43,8 @@ def run(arguments: argparse.Namespace) -> Result:
         reason = error.message
     parts = Parts(place) if place else None
     rows = [_row(units, parts, optimization) for optimization in units.optimizations.values()]
-    bundles: list[dict[str, object]] = [
-        {"name": b.name, "target": b.target, "title": title(b), "optimizations": list(b.optimizations)}
-        for b in units.bundles.values()
-    ]
+    states = {str(row["name"]): str(row["state"] or "") for row in rows}
+    bundles: list[dict[str, object]] = [_bundle_row(bundle, states) for bundle in units.bundles.values()]
     lines = [("", f"{place.root}  ({place.target.name}, {place.file})") if place else ("yellow", reason)]
     width = max(len(str(row["name"])) for row in [*rows, *bundles]) + 2
     for row in rows:
@@ -53,13 +54,30 @@ def run(arguments: argparse.Namespace) -> Result:
         if row["note"]:
             lines += [("dim", f"{'':{width}}{text}") for text in str(row["note"]).splitlines()]
     lines.append(("", "bundles:" if language() == "en" else "组合："))
-    lines += [("bold", f"{b['name']:{width}}{b['title']}") for b in bundles]
+    for bundle in bundles:
+        lines += [("bold", f"{bundle['name']:{width}}{'':15}{bundle['state'] or '':13}{bundle['title']}")]
+        lines += [("dim", f"{'':{width}}{bundle['note']}")] if bundle["note"] else []
     more = ("show NAME says more", "diff NAME shows the change")
     more = more if language() == "en" else ("show NAME 查看详情", "diff NAME 查看改动")
     lines.append(("dim", f"apply-opt {more[0]}; apply-opt {more[1]}"))
     return Result(
         lines, {"checkout": place.root if place else None, "reason": reason, "optimizations": rows, "bundles": bundles}
     )
+
+
+def _bundle_row(bundle: Bundle, states: Mapping[str, str]) -> dict[str, object]:
+    """A bundle, and what becomes of it: applicable as long as something of it is."""
+    own = {name: states[name] for name in bundle.optimizations}
+    state = next((state for state in ORDER if state in own.values()), "")
+    without = [f"{name}: {other}" for name, other in own.items() if state == "applicable" and other not in LANDS]
+    return {
+        "name": bundle.name,
+        "target": bundle.target,
+        "title": title(bundle),
+        "optimizations": list(bundle.optimizations),
+        "state": state or None,
+        "note": "without " + ", ".join(without) if without else "",
+    }
 
 
 def _row(units: catalog.Catalog, parts: Optional[Parts], optimization: Optimization) -> dict[str, object]:
@@ -75,10 +93,13 @@ def _row(units: catalog.Catalog, parts: Optional[Parts], optimization: Optimizat
     if parts is None or optimization.target != parts.place.target.name:
         return row
     try:
-        outcome: Outcome = make_plan(units, parts.place, [optimization], Request(), parts).outcomes[0]
+        needed = [units.optimizations[name] for name in units.with_required([optimization.name])]
+        *others, outcome = make_plan(units, parts.place, needed, Request(), parts).outcomes
     except ApplyOptError as error:
         return {**row, "state": "unknown", "note": error.message}
-    note = outcome.next_step if outcome.kind == LEFT_OUT else "" if outcome.kind == PLANNED else outcome.message
+    missing = [other.name for other in others if other.kind == PLANNED]
+    text = {LEFT_OUT: outcome.next_step, PLANNED: f"together with {', '.join(missing)}" if missing else ""}
+    note = text.get(outcome.kind, outcome.message)
     refused = "no site" if outcome.error is not None and outcome.error.kind == "no_site" else "refused"
     row["file"] = outcome.file or None
     return {**row, "state": STATES.get(outcome.kind, refused), "note": note}

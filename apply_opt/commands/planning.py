@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional, cast
 
 from apply_opt.commands import GONE, PARTLY, state
-from apply_opt.errors import Conflict, LedgerError, NotRecognised, Refused, UsageError
+from apply_opt.errors import Conflict, LedgerError, NoSite, NotRecognised, Refused, UsageError
 from apply_opt.io import catalog, checkout, files, ledger
 from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout, inside
@@ -285,11 +285,7 @@ def _plan_one(view: _View, tree: _Tree, names: set[str], optimization: Optimizat
     known = _recorded(entry, view.states[entry.name], optimization, parameters, view.request) if entry else None
     if known is not None:
         return known
-    for other in sorted(n for n in names if n in optimization.conflicts or optimization.name in view.conflicts(n)):
-        message = f"does not go together with {other}"
-        return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
-    for other in sorted(set(optimization.requires) - names):
-        return _refusal(optimization, parameters, f"needs {other}", f"apply-opt {other}")
+    blocked = _blocked(view, names, optimization, parameters)
     held_back, notes = _held_back(optimization, parameters, view.request)
     if held_back and optimization.name in view.request.shown:
         notes, held_back = (f"to apply it: {held_back.next_step}",), None
@@ -297,10 +293,25 @@ def _plan_one(view: _View, tree: _Tree, names: set[str], optimization: Optimizat
         planner = tree.planner(optimization)
     except Refused as error:
         return plan.refused(optimization, parameters, error)
-    outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=held_back is None)
+    outcome = planner.plan(optimization, catalog.codemod(optimization), parameters, take=not (blocked or held_back))
+    has_site = outcome.kind == PLANNED or (outcome.kind == REFUSED and not isinstance(outcome.error, NoSite))
+    if blocked and has_site:
+        return blocked
     if outcome.kind != PLANNED:
         return outcome
     return held_back._replace(file=outcome.file) if held_back else outcome._replace(notes=notes)
+
+
+def _blocked(
+    view: _View, names: set[str], optimization: Optimization, parameters: Mapping[str, Value]
+) -> Optional[Outcome]:
+    """Why an optimization that has a site is not applied: what is in its way, or what it needs."""
+    for other in sorted(n for n in names if n in optimization.conflicts or optimization.name in view.conflicts(n)):
+        message = f"does not go together with {other}"
+        return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
+    for other in sorted(set(optimization.requires) - names):
+        return _refusal(optimization, parameters, f"needs {other}", f"apply-opt {other}")
+    return None
 
 
 def _recorded(

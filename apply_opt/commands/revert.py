@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> Result:
         if not record.entries:
             return _nothing(root, names)
         before = state.contents(record)
-        rest = state.without(record, names, before)
+        rest = _without(record, names, before)
         changes = [
             transaction.Change(p, before[p] or b"", after) for p, after in rest.files.items() if before[p] != after
         ]
@@ -66,6 +66,17 @@ def run(arguments: argparse.Namespace) -> Result:
             git.check_clean(root, [c.path for c in changes])
         commit = write(changes, record, rest.ledger, rest.objects, message)
     return _result(root, names, rest.ledger, changes, commit)
+
+
+def _without(record: Ledger, names: Sequence[str], now: state.Contents) -> state.Rest:
+    """What is left without ``names``; where others stand on their lines, the error says which of these can go in again."""
+    try:
+        return state.without(record, names, now)
+    except state.OnTop as error:
+        known = catalog.load().optimizations
+        keep = [n for n in error.over if n not in known or not {*names}.intersection(known[n].requires)]
+        error.next_step += f", and then what you want to keep: apply-opt {' '.join(keep)}" if keep else ""
+        raise
 
 
 def _root(arguments: argparse.Namespace) -> Optional[str]:

@@ -21,6 +21,17 @@ Chain = list[tuple[bytes, bytes]]
 """A file before and after each change to it, oldest first."""
 
 
+class OnTop(Conflict):
+    """A change cannot be taken out alone: ``over`` were put on top of its lines."""
+
+    def __init__(self, name: str, path: str, over: Sequence[str]) -> None:
+        super().__init__(
+            f"{path}: {', '.join(over)} was put on top of lines of {name}. Nothing was changed",
+            f"apply-opt revert {' '.join(over)} {name}",
+        )
+        self.over = over
+
+
 class Rest(NamedTuple):
     """What is left when changes are taken out: the files, the ledger, and the contents that it needs."""
 
@@ -182,11 +193,7 @@ def _refusal(name: str, path: str, data: bytes, conflict: MergeConflict, over: S
     from apply_opt.model.merge import split
 
     if over:
-        others = " ".join(over)
-        return Conflict(
-            f"{path}: {', '.join(over)} was put on top of lines of {name}. Nothing was changed",
-            f"apply-opt revert {others} {name}, and then what you want to keep: apply-opt {others}",
-        )
+        return OnTop(name, path, over)
     lines = [line.decode("utf-8", "replace").rstrip() for line in split(data)]
     shown = "".join(f"\n  {n:5}  {lines[n - 1]}" for n in conflict.lines[:20] if n <= len(lines))
     return Conflict(
