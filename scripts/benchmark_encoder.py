@@ -34,6 +34,7 @@ from apply_opt import cli  # noqa: E402
 from apply_opt.errors import ApplyOptError, Refused, UsageError  # noqa: E402
 
 PART, ROWS = "encoder", 15
+QUIET = "99"  # of the profiler's own messages: none
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,19 +156,21 @@ def _planned(arguments: argparse.Namespace, words: Sequence[str]) -> tuple[argpa
 
 def profile(arguments: argparse.Namespace) -> int:
     """One table for each side and kind of run."""
+    from apply_opt.commands.proof import sides
     from apply_opt.io import arms
 
     _, plan = _planned(arguments, [*_place(arguments), *_workload(arguments)])
-    changed = plan.changed()
-    if not changed:
+    texts, _ = sides(plan)
+    if not texts:
         raise Refused("; ".join(f"{o.name}: {o.message}" for o in plan.outcomes), "apply-opt status")
-    sides = [{path: pair[side] for path, pair in changed.items()} for side in (0, 1)]
+    before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
     options = _options(arguments) | {"file": plan.checkout.file}
-    with arms.copies(plan.checkout.root, *sides) as pair:
+    with arms.copies(plan.checkout.root, before, after) as pair:
         for side, arm in zip(("before", "after"), pair):
             asked = {"folder": arm.checkout, "side": side, "options": options, "threads": int(arguments.threads)}
             command_line = [sys.executable, os.path.abspath(__file__), "--inside", json.dumps(asked)]
-            code = subprocess.run(command_line, cwd=arm.checkout, check=False).returncode
+            environment = {"KINETO_LOG_LEVEL": QUIET, **os.environ}
+            code = subprocess.run(command_line, cwd=arm.checkout, env=environment, check=False).returncode
             if code:
                 return 1
     return 0

@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> Result:
                 _check_clean(plan, arguments.commit)
             if plan.of_kind(PLANNED):
                 commit = _write(plan, arguments.commit)
-    result = _result(plan, commit, arguments.commit)
+    result = _result(plan, commit, arguments)
     return result if proved is None else _with_evidence(result, proved)
 
 
@@ -159,20 +159,16 @@ def _write(plan: Plan, with_git: bool) -> str | None:
     return write(changes, plan.ledger, new, objects, message if with_git else None)
 
 
-def _result(plan: Plan, commit: str | None, with_git: bool) -> Result:
+def _result(plan: Plan, commit: str | None, arguments: argparse.Namespace) -> Result:
     lines = outcome_lines(plan.outcomes)
-    if with_git and not plan.of_kind(PLANNED):
+    planned = [outcome.name for outcome in plan.of_kind(PLANNED)]
+    if arguments.commit and not planned:
         lines.append(("yellow", "there was nothing to commit"))
-    if plan.of_kind(PLANNED):
+    if planned:
         where = f"{', '.join(plan.changed())} changed in {plan.checkout.root}"
         lines.append(("", where + (f", commit {commit[:10]}" if commit else "")))
-        lines.append(
-            (
-                "dim",
-                "look: apply-opt status    take out: apply-opt revert "
-                + " ".join(o.name for o in plan.of_kind(PLANNED)),
-            )
-        )
+        names = arguments.names if len(planned) == len(plan.outcomes) else planned
+        lines.append(("dim", f"look: apply-opt status    take out: apply-opt revert {' '.join(names)}"))
     hashes = files_document(plan.files)
     document = {
         "checkout": plan.checkout.root,

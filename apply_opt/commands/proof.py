@@ -94,7 +94,7 @@ def subject(arguments: argparse.Namespace) -> Iterator[Subject]:
 @contextlib.contextmanager
 def subject_of(plan: Plan, arguments: argparse.Namespace) -> Iterator[Subject]:
     """The two arms of a plan. Raises :class:`Refused` where they are the same."""
-    texts, steps = _sides(plan)
+    texts, steps = sides(plan)
     if not texts:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to compare: {reasons}", "apply-opt status")
@@ -163,7 +163,7 @@ def header(found: Subject, kind: str) -> dict[str, Any]:
         "head": git.head(found.plan.checkout.root),
         "sha256": {path: [sha256(text) for text in texts] for path, texts in found.texts.items()},
         "patch": "".join(_patch(path, *texts) for path, texts in found.texts.items()),
-        "options": {key: value for key, value in found.setting.options.items() if key not in ("file", "here")},
+        "options": own_options(found.setting),
         "threads": found.setting.threads,
         "cpus": len(found.setting.cpus),
         "machine": machine.summary(),
@@ -172,11 +172,16 @@ def header(found: Subject, kind: str) -> dict[str, Any]:
     }
 
 
+def own_options(setting: Setting) -> dict[str, str]:
+    """The workload's options, without those that every workload is told."""
+    return {key: value for key, value in setting.options.items() if key not in ("file", "here")}
+
+
 def _patch(path: str, before: bytes, after: bytes) -> str:
     return patch.make(before, after, path).decode("utf-8", "replace")
 
 
-def _sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
+def sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
     """The files that differ, without and with what is planned, or else with what is applied; and what each step makes."""
     planned = [(o.name, o.file, (o.before, o.after)) for o in plan.of_kind(PLANNED)]
     if planned:
@@ -260,7 +265,11 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
             if as_it_is and where == side and not any(statement.count(lines) for statement in telling):
                 shown = ", ".join(str(statement.lines[0]) for statement in telling[:10])
                 message = f"none of the lines that {share.name} changes ran ({path}, {SIDES[side]}: {shown})"
-                raise Void(f"{message}: the workload does not exercise it", f"apply-opt diff {share.name}")
+                given = " ".join(f"--option {key}={value}" for key, value in own_options(subject.setting).items())
+                step = f"apply-opt diff {share.name}" + (
+                    f"; or without {given}, which chooses what is run" if given else ""
+                )
+                raise Void(f"{message}: the workload does not exercise it", step)
         if as_it_is and side:
             _check_runs(path, subject.bodies[path], lines)
     return ran

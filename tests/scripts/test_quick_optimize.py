@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import os
 import subprocess
 import sys
@@ -15,49 +13,13 @@ from typing import Any
 
 import pretended
 import pytest
-from support import LIGHT, REFERENCE, ROOT, THREADS, Ran, contents, copy, working_in
+from support import LIGHT, REFERENCE, ROOT, THREADS, Ran, contents, copy
 
 from apply_opt.io import machine, workers
 from apply_opt.io.workers import WorkerFailed
 
 SCRIPT = ROOT / "scripts" / "quick_optimize.py"
 Try = Callable[..., Ran]
-
-
-@pytest.fixture(scope="module")
-def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("quick_optimize", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
-@pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, workers.Setting]]:
-    """The jobs that workers were asked for; nothing of the checkout is run."""
-    asked = []
-
-    def run(arm: workers.Arm, setting: workers.Setting, job: str, **more: Any) -> dict[str, Any]:
-        asked.append((job, setting))
-        return pretended.run(arm, setting, job, **more)
-
-    monkeypatch.setattr(workers, "run", run)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return asked
-
-
-@pytest.fixture
-def attempt(module: ModuleType) -> Try:
-    """``attempt(*argv, cwd=folder)``: the script in this process."""
-
-    def found(*argv: object, cwd: Path) -> Ran:
-        out, err = io.StringIO(), io.StringIO()
-        with working_in(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = module.main([str(word) for word in argv])
-        return Ran(code, out.getvalue(), err.getvalue())
-
-    return found
 
 
 def test_what_is_measured_is_told_and_what_to_type(checkout: Path, attempt: Try, jobs: list[Any]) -> None:
