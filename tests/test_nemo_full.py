@@ -36,7 +36,8 @@ with torch.no_grad():
     inference, _ = encoder(audio_signal=signal, length=length)
 found = {"encoded": encoded.detach(), "lengths": lengths, "inference": inference}
 found |= {name: parameter.grad for name, parameter in encoder.named_parameters()}
-torch.save({"file": sys.modules[type(encoder).__module__].__file__, "found": found}, sys.argv[1])
+plain = {name: value if value is None else value.detach().clone() for name, value in found.items()}  # without NeMo's types
+torch.save({"file": sys.modules[type(encoder).__module__].__file__, "found": plain}, sys.argv[1])
 """
 
 

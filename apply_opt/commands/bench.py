@@ -196,7 +196,8 @@ def _case_lines(record: dict[str, Any], case: str, verdict: dict[str, Any]) -> I
     yield "dim", f"{'':12}{_counts(*(record['counts'][side][case] for side in (BEFORE, AFTER)))}"
     for stage, seconds in record["stages"][BEFORE].get(case, {}).items():
         after = record["stages"][AFTER].get(case, {}).get(stage, math.nan)
-        yield "dim", f"{'':12}{stage}: {seconds * 1000:.4g} -> {after * 1000:.4g} ms"
+        if seconds or after:
+            yield "dim", f"{'':12}{stage}: {seconds * 1000:.4g} -> {after * 1000:.4g} ms"
 
 
 def _counts(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -183,9 +183,10 @@ def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     if record["why"]:
         lines.append((style, record["why"]))
     if record["observations"] and verdict != UNVERIFIABLE:
-        text = f"{record['observations']} observations: {', '.join(record['cases'])}; {len(SEEDS)} seeds; "
+        text = f"{record['observations']} observations in {len(record['cases'])} cases, {len(SEEDS)} seeds; "
         text += f"{len(differences)} differ; changed lines ran {record['changed_lines_ran']} times; "
         lines.append(("", text + f"wrong variants caught: {len(record['wrong_variants_caught'])}"))
+        lines.append(("dim", f"cases: {'; '.join(record['cases'])}"))
     if agreement and agreement["total"]:
         share = parity.Agreement(**agreement).share
         lines.append(("", f"discrete outputs the same: {agreement['same']} of {agreement['total']} ({share:.2%})"))

@@ -165,10 +165,10 @@ def _exported(subsampling, shape):
 
 @contextlib.contextmanager
 def _seen(module):
-    """What every layer inside ``module`` gives, by its name."""
+    """What every layer inside ``module`` gives, by its name; in the usual order in memory, which is not part of a result."""
     seen = {}
     hooks = [
-        layer.register_forward_hook(lambda layer, given, result, name=name: seen.update({name: result}))
+        layer.register_forward_hook(lambda layer, given, result, name=name: seen.update({name: result.contiguous()}))
         for name, layer in (module.named_modules() if module is not None else ())
         if not list(layer.children())
     ]
