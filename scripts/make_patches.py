@@ -28,7 +28,7 @@ from apply_opt.io.targets import data_root, read_toml
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import resolve
-from apply_opt.model.plan import NOT_NEEDED, PLANNED, Outcome, plan_one
+from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED, Outcome, plan_one
 from apply_opt.model.target import Part
 from apply_opt.model.unit import Optimization
 
@@ -63,15 +63,16 @@ def plan_all(
     """Each optimization at its defaults on what the one before it made.
 
     Raises where one does not land; with ``is_partial``, what has no site or is not needed is left out, as in a bundle.
-    ``texts`` are the files at their usual places. Gives the outcomes, and those files that change, before and after.
+    ``texts`` are the files at their usual places; one alone may be at another, and is all that there is. Gives the outcomes, and
+    those files that change, before and after.
     """
     now = dict(texts)
     outcomes = []
     for optimization in (units.optimizations[name] for name in names):
         values = resolve(optimization.parameters, {}, optimization.name)
-        path = next(path for path in place_of(units, optimization).files if path in now)
+        path = next((path for path in place_of(units, optimization).files if path in now), next(iter(now)))
         outcome = plan_one(optimization, catalog.codemod(optimization), now[path], path, values)
-        if is_partial and (outcome.kind == NOT_NEEDED or isinstance(outcome.error, NoSite)):
+        if is_partial and (outcome.kind in (NOT_NEEDED, ALREADY) or isinstance(outcome.error, NoSite)):
             continue
         if outcome.kind != PLANNED:
             raise SystemExit(f"{optimization.name} does not land on {path}: {outcome.message}")
@@ -155,9 +156,10 @@ def orders(units: catalog.Catalog, target: str, path: str) -> Iterator[tuple[tup
     """What hashes of a file are recorded after, and whether some of it may be left out.
 
     Each unit with what it needs of the same file (nothing, where that revision needs no change), and what a bundle comes to.
+    A file at no usual place is a port, with all units' places in it.
     """
-    own = [o for o in units.optimizations.values() if o.target == target and path in place_of(units, o).files]
-    names = [o.name for o in own]
+    own = [o for o in units.optimizations.values() if o.target == target]
+    names = [o.name for o in own if path in place_of(units, o).files] or [o.name for o in own]
     yield from ((tuple(n for n in units.with_required([name]) if n in names), True) for name in names)
     for bundle in (b for b in units.bundles.values() if b.target == target):
         members = tuple(name for name in bundle.optimizations if name in names)
