@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Union
 
 from apply_opt.errors import Ambiguous, Conflict, PartlyApplied
-from apply_opt.model.source import Edit, Function, Source, first_line, last_line
+from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line
 
 from ._scopes import calls, named
 
@@ -74,10 +74,15 @@ def is_taken(source: Source, name: str) -> bool:
 
 
 def refuse_compiled(source: Source, *functions: Function) -> None:
-    """Raise :class:`Conflict` where one of ``functions``, or a model, may be compiled by something that does not take all of Python."""
+    """Raise :class:`Conflict` where one of ``functions``, or a model, may be compiled, or reads its variables by their names."""
     for function in functions:
         if function.decorator_list:
             raise Conflict(f"{source.name}:{function.lineno}: {function.name} is decorated: it may be compiled")
+        for node in (n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)):
+            if callee(node) in ("locals", "vars", "eval", "exec"):
+                raise Conflict(
+                    f"{source.name}:{node.lineno}: {callee(node)}() may read any variable of {function.name}"
+                )
     for node in calls(source, "script"):
         if ast.unparse(node.func).endswith("jit.script"):
             raise Conflict(f"{source.name}:{node.lineno}: the code is compiled with torch.jit.script")
@@ -98,7 +103,24 @@ MODULES = {"torch": "torch", "nn": "torch.nn"}
 def meant(source: Source, node: ast.expr) -> str:
     """What a dotted name stands for, by the imports: ``torch.nn.functional.pad`` for ``F.pad``. Else as it is written."""
     first, dot, rest = ast.unparse(node).partition(".")
-    return _imported(source).get(first, first) + dot + rest
+    return (first if is_rebound(source, first) else _imported(source).get(first, first)) + dot + rest
+
+
+def is_rebound(source: Source, name: str) -> bool:
+    """Whether something else than the top of the file gives ``name`` a meaning: another import, a definition, a variable."""
+    own = _imported(source).get(name)
+    defined = [n for n in helpers(source, name) if own is None]
+    for node in named(source, name):
+        if isinstance(node, ast.Name):
+            is_other = not isinstance(node.ctx, ast.Load)
+        elif isinstance(node, ast.alias):
+            bound = dict(_bound(source.statement(node)))  # type: ignore[arg-type]
+            is_other = name in bound and bound[name] != own
+        else:
+            is_other = not isinstance(node, (ast.Attribute, ast.keyword, ast.Call)) and node not in defined[:1]
+        if is_other:
+            return True
+    return False
 
 
 @functools.lru_cache(maxsize=8)

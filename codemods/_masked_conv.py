@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections.abc import Iterator
 from typing import NamedTuple, Optional, Union
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line, own_nodes
 
-from ._helpers import helpers, insert_above, refuse_compiled
+from ._helpers import helpers, insert_above, is_rebound, refuse_compiled
 from ._lines import is_alone, respelled, text_of
-from ._scopes import family, methods, named
+from ._products import is_later
+from ._scopes import calls, family, methods, named, position
 
 SEQUENTIAL = "Sequential"
 ONLY_WHERE, FULL_HELPER, IN_PLACE_HELPER = "masked", "_hides_frames", "_is_new"
@@ -86,12 +88,18 @@ def _loops(cls: ast.ClassDef) -> list[tuple[Function, ast.For]]:
 def _layers_of(forward: Function, loop: ast.For) -> Optional[str]:
     """The variable that holds each of the object's layers in turn, in a loop through them."""
     own, target = forward.args.args[0].arg, loop.target
-    is_numbered = isinstance(loop.iter, ast.Call) and callee(loop.iter) == "enumerate" and len(loop.iter.args) == 1
+    is_numbered = (
+        isinstance(loop.iter, ast.Call) and ast.unparse(loop.iter.func) == "enumerate" and len(loop.iter.args) == 1
+    )
+    is_numbered = is_numbered and not loop.iter.keywords  # type: ignore[attr-defined]
     layers = loop.iter.args[0] if is_numbered else loop.iter  # type: ignore[attr-defined]
     if is_numbered:
         is_pair = isinstance(target, ast.Tuple) and len(target.elts) == 2
         target = target.elts[1] if is_pair else target  # type: ignore[attr-defined]
-    whole = ast.unparse(layers) in (own, f"{own}.children()", f"{own}._modules.values()")
+    whole = ast.unparse(layers) in (
+        own,
+        f"{own}._modules.values()",
+    )  # children() leaves a layer out that is there twice
     return target.id if whole and isinstance(target, ast.Name) else None
 
 
@@ -111,6 +119,8 @@ def _check_is_used(source: Source, cls: ast.ClassDef) -> None:
 def _check_plain(source: Source, cls: ast.ClassDef, forward: Function) -> None:
     """Raise where ``forward`` is compiled or scripted, or replaced by a class that derives from this one."""
     refuse_compiled(source, forward)
+    if is_rebound(source, "enumerate"):
+        raise Ambiguous(f"{source.name}: enumerate is something else here")
     for other in (n for n in source.nodes(cls.name) if isinstance(n, ast.ClassDef) and n is not cls):
         own = [m for m in methods(other) if m.name in {method.name for method in methods(cls)}]
         if cls in family(source, other) and own:
@@ -140,8 +150,68 @@ def _masked(source: Source, cls: ast.ClassDef, forward: Function, loop: ast.For)
         raise Ambiguous(f"{where}: the layer gets something else than {frames}")
     at_end = _end(source, cls, forward, loop, frames)
     masked = Masked(cls, forward, loop, layer, frames, call, before, at_end)
+    _check_loop(source, masked)
     _check_frames(source, masked, statement)
+    _check_mask(source, masked)
+    _check_behind(source, masked)
     return masked
+
+
+def _check_loop(source: Source, found: Masked) -> None:
+    """Raise where the loop leaves layers out, or counts in another way than from the first to the last."""
+    counted = {n.id for n in ast.walk(found.loop.target) if isinstance(n, ast.Name)}
+    for node in (n for statement in found.loop.body for n in ast.walk(statement)):
+        is_given = isinstance(node, ast.Name) and node.id in counted and not isinstance(node.ctx, ast.Load)
+        if is_given or isinstance(node, (ast.Continue, ast.Break, ast.Return)):
+            raise Ambiguous(f"{source.name}:{node.lineno}: the loop does not simply go through the layers")  # type: ignore[attr-defined]
+
+
+def _check_mask(source: Source, found: Masked) -> None:
+    """Raise where the mask may hold something else than 0 and 1: to mask twice would not be the same as once."""
+    names = {ast.unparse(_without_axis(m.factor) or m.factor) for m in (found.before, found.at_end)}
+    for statement in (n for n in own_nodes(found.forward) if isinstance(n, ast.Assign)):
+        if not any(_is_to(statement, name) for name in names):
+            continue
+        function = _function(source, found.cls, statement.value) if isinstance(statement.value, ast.Call) else None
+        for node in [n for root in (statement.value, function) if root is not None for n in ast.walk(root)]:
+            around = source.ancestors(node)
+            is_number = any(isinstance(n, (ast.Compare, ast.Subscript)) or _is_range(n) for n in around)
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ARITHMETIC) and not is_number:
+                raise Ambiguous(f"{source.name}:{node.lineno}: the mask may hold something else than 0 and 1")
+
+
+ARITHMETIC = (ast.Mult, ast.Div, ast.Add, ast.Sub, ast.Pow)
+
+
+def _is_range(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and callee(node) in ("arange", "range")
+
+
+def _received(source: Source, cls: ast.ClassDef) -> Iterator[tuple[Function, str, tuple[int, int]]]:
+    """The variables that get what an object of the class gives, with their function, and where."""
+    for use in calls(source, cls.name):
+        statement = source.statement(use)
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        for call in (c for t in targets if isinstance(t, ast.Attribute) for c in calls(source, t.attr)):
+            function, where = source.function(call), source.statement(call)
+            names = [n.id for n in ast.walk(where) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+            if function is not None and names:
+                yield function, names[0], position(where)
+
+
+def _check_behind(source: Source, found: Masked) -> None:
+    """Raise where what comes out is written to: without the last mask it may be what a layer has kept for its gradient."""
+    inside = [(found.forward, found.frames, position(found.at_end.node)), *_received(source, found.cls)]
+    for function, name, start in inside:
+        own = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name and position(n) > start]
+        for node in own:
+            parent = source.ancestors(node)[0]
+            is_augmented = isinstance(parent, ast.AugAssign) and parent.target is node
+            is_method = (
+                isinstance(parent, ast.Attribute) and parent.attr.endswith("_") and not parent.attr.startswith("_")
+            )
+            if is_augmented or (is_method and parent is not found.at_end.node):
+                raise Ambiguous(f"{source.name}:{node.lineno}: what comes out of the convolutions is written to")
 
 
 def _called(call: ast.Call) -> str:
@@ -174,7 +244,8 @@ def _maskings(source: Source, cls: ast.ClassDef, within: ast.AST) -> list[Maskin
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
             sides = [side for side in (node.left, node.right) if isinstance(side, ast.Name)]
             rest = [side for side in (node.left, node.right) if "mask" in ast.unparse(side)]
-            if len(sides) == 1 and rest and sides[0] not in rest:
+            is_mask = bool(rest) and isinstance(_without_axis(rest[0]) or rest[0], ast.Name)
+            if len(sides) == 1 and is_mask and sides[0] not in rest:
                 found.append(Masking(node, sides[0], rest[0], _whole(source, node)))
     return found
 
@@ -210,12 +281,12 @@ def is_in_place(source: Source, masking: Masking) -> bool:
 def _function(source: Source, cls: ast.ClassDef, call: ast.Call) -> Optional[Function]:
     """The function of this file, or method of ``cls``, that is called."""
     if isinstance(call.func, ast.Name):
-        found = helpers(source, call.func.id)
+        found = [f for f in helpers(source, call.func.id) if not is_rebound(source, f.name)]
     elif isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
         found = [m for m in methods(cls) if m.name == call.func.attr and isinstance(m, ast.FunctionDef)]
     else:
         found = []
-    return found[0] if len(found) == 1 else None
+    return found[0] if len(found) == 1 and not found[0].decorator_list else None
 
 
 def _multiplies(source: Source, cls: ast.ClassDef, function: Function) -> bool:
@@ -245,11 +316,21 @@ def _product(function: Function, tensor: str) -> Optional[ast.BinOp]:
         and tensor in (ast.unparse(n.left), ast.unparse(n.right))
     ]
     results = [n for n in own_nodes(function) if isinstance(n, ast.Return)]
-    if len(products) != 1 or len(results) != 1 or results[0].value is None:
+    if len(products) != 1 or len(results) != 1 or results[0].value is None or _is_changed(function, tensor, 0):
         return None
     named_result = isinstance(results[0].value, ast.Name) and results[0].value.id
     kept = [s for s in function.body if _is_to(s, named_result or "") and s.value is products[0]]  # type: ignore[attr-defined]
+    if kept and _is_changed(function, named_result or "", 1):
+        return None
     return products[0] if results[0].value is products[0] or kept else None
+
+
+def _is_changed(function: Function, name: str, times: int) -> bool:
+    """Whether a variable is given a value more than so many ``times``, or written to in place."""
+    own = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
+    methods_called = {n.attr for n in ast.walk(function) if isinstance(n, ast.Attribute) and n.value in own}
+    is_in_place = any(m.endswith("_") and not m.startswith("_") for m in methods_called)
+    return is_in_place or sum(not isinstance(n.ctx, ast.Load) for n in own) > times
 
 
 def mask_of(source: Source, cls: ast.ClassDef, masking: Masking) -> str:
@@ -373,9 +454,13 @@ SHAPE = {"shape", "dtype", "device", "size", "ndim", "dim", "new_zeros", "new_on
 
 def _check_frames(source: Source, found: Masked, call: ast.stmt) -> None:
     """Raise where the frames are stored or read elsewhere in the loop, except for their shape, type and device."""
-    known = {*ast.walk(_block(source, found.before)), *ast.walk(call)}
-    for node in ast.walk(found.loop):
+    known = {*ast.walk(_block(source, found.before)), *ast.walk(call), *ast.walk(_block(source, found.at_end))}
+    start, end = position(found.loop), position(found.at_end.node)
+    for node in ast.walk(found.forward):
         if not isinstance(node, ast.Name) or node.id != found.frames or node in known:
+            continue
+        is_own = source.function(node) is found.forward and not is_later(source, node)
+        if is_own and not start <= position(node) <= end:
             continue
         parent = source.ancestors(node)[0]
         is_shape = isinstance(parent, ast.Attribute) and parent.attr in SHAPE

@@ -7,7 +7,7 @@ import ast
 from apply_opt.model.source import Source
 
 from ._helpers import meant
-from ._scopes import LOOPS, certain, position
+from ._scopes import LOOPS, certain, named, position
 
 PRODUCTS = {"torch.matmul", "torch.bmm", "torch.baddbmm", "torch.einsum"}
 METHODS = {"matmul", "bmm"}
@@ -27,8 +27,13 @@ def is_product(source: Source, node: ast.AST) -> bool:
 
 
 def _is_variable(source: Source, node: ast.expr) -> bool:
-    """Whether that is a variable, and no module or ``self``."""
-    return isinstance(node, ast.Name) and node.id not in ("self", "cls") and meant(source, node) == node.id
+    """Whether that is a variable with a value of its own, and no module, ``self`` or another name for it."""
+    if not isinstance(node, ast.Name) or node.id in ("self", "cls") or meant(source, node) != node.id:
+        return False
+    given = [
+        source.statement(n) for n in named(source, node.id) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    ]
+    return not any(isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Name) for statement in given)
 
 
 def holds_product(source: Source, use: ast.Name) -> bool:
@@ -41,15 +46,36 @@ def holds_product(source: Source, use: ast.Name) -> bool:
     given = source.statement(max(before, key=position))
     if not isinstance(given, ast.Assign) or given.targets != [max(before, key=position)]:
         return False
-    if any(source.function(n) is not function or _is_in_lambda(source, n) for n in own):
+    if any(source.function(n) is not function or is_later(source, n) for n in own) or _is_bound_otherwise(source, use):
         return False
-    reads = [n for n in own if isinstance(n.ctx, ast.Load) and position(given) < position(n) < position(use)]
-    has_one_reader = all(is_size(source, n) for n in reads)
-    return has_one_reader and is_product(source, given.value) and certain(source, given, use)
+    here = source.statement(use)
+    reads = [n for n in own if n is not use and is_read(source, n) and position(given) < position(n)]
+    has_one_reader = all(
+        is_size(source, n) for n in reads if position(n) < position(use) or source.statement(n) is here
+    )
+    blocks = [
+        n for n in source.ancestors(given) if isinstance(n, (ast.With, ast.AsyncWith))
+    ]  # these may suppress an exception
+    is_sure = certain(source, given, use) and all(block in source.ancestors(use) for block in blocks)
+    return has_one_reader and is_sure and is_product(source, given.value)
 
 
-def _is_in_lambda(source: Source, node: ast.AST) -> bool:
-    return any(isinstance(n, ast.Lambda) for n in source.ancestors(node))
+def is_later(source: Source, node: ast.AST) -> bool:
+    """Whether ``node`` is in code that runs at another time than the statements around it."""
+    return any(isinstance(n, (ast.Lambda, ast.GeneratorExp)) for n in source.ancestors(node))
+
+
+def _is_bound_otherwise(source: Source, use: ast.Name) -> bool:
+    """Whether a variable's name is also bound by a pattern, an import, a definition or an exception, or is not this function's."""
+    harmless = (ast.Name, ast.Attribute, ast.keyword, ast.Call, ast.arg)
+    function = source.function(use)
+    return any(not isinstance(n, harmless) and function in source.ancestors(n) for n in named(source, use.id))
+
+
+def is_read(source: Source, node: ast.Name) -> bool:
+    """Whether a variable is read there, also where it is written to in place (``x += 1``)."""
+    parent = source.ancestors(node)[0]
+    return isinstance(node.ctx, ast.Load) or (isinstance(parent, ast.AugAssign) and parent.target is node)
 
 
 def is_read_after(source: Source, use: ast.Name) -> bool:
@@ -61,7 +87,7 @@ def reads_after(source: Source, statement: ast.stmt, name: str) -> list[ast.Name
     """Where the variable ``name`` is read behind ``statement``, in the same function."""
     end = (statement.end_lineno or 0, statement.end_col_offset or 0)
     own = [n for n in ast.walk(source.function(statement) or source.tree) if isinstance(n, ast.Name) and n.id == name]
-    return [n for n in own if isinstance(n.ctx, ast.Load) and position(n) >= end]
+    return [n for n in own if is_read(source, n) and position(n) >= end]
 
 
 def in_loop(source: Source, node: ast.AST) -> bool:

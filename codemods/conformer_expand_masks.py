@@ -16,6 +16,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
 from ._lines import respelled, text_of
+from ._products import is_later
 from ._scopes import methods
 
 METHOD, SITE = "_create_masks", "padding"
@@ -93,8 +94,11 @@ def _check_only_read(source: Source, method: Function, repeated: Repeated) -> No
     own = [n for n in own_nodes(method) if isinstance(n, ast.Name) and n.id == name and not _is_given(source, n)]
     if not name and not _is_read(source, repeated.call):
         raise Ambiguous(f"{source.name}:{repeated.call.lineno}: what becomes of the repeated mask cannot be told")
-    for use in own:
-        if not _is_read(source, use):
+    nested = [
+        n for n in ast.walk(method) if isinstance(n, ast.Name) and n.id == name and source.function(n) is not method
+    ]
+    for use in [*own, *nested]:
+        if use in nested or is_later(source, use) or not _is_read(source, use):
             raise Ambiguous(f"{source.name}:{use.lineno}: the repeated mask is used there, and may be written to")
 
 

@@ -31,9 +31,12 @@ def _layers_to_mask(layers):
     """
     activations = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh)
     everywhere = set(range(len(layers) + 1))
-    found, place = set(), 0  # place: where zeros are to be put back, once they are needed
+    if nn.modules.module._global_forward_hooks or nn.modules.module._global_forward_pre_hooks:
+        return everywhere
+    found, place = {0}, 0  # place: where zeros are to be put back, once they are needed
     for i, layer in enumerate(layers):
-        if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks:
+        hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
+        if hooks or "forward" in vars(layer):
             return everywhere
         if isinstance(layer, nn.Conv2d):
             is_plain = type(layer).forward is nn.Conv2d.forward

@@ -28,7 +28,9 @@ def {IN_PLACE_HELPER}(layers, i, tensor, mask):
     if i == 0 or tensor.dtype != mask.dtype:
         return False
     layer = layers[i - 1]
-    if type(layer).forward is not nn.Conv2d.forward:
+    if type(layer).forward is not nn.Conv2d.forward or "forward" in vars(layer):
+        return False
+    if nn.modules.module._global_forward_hooks:
         return False
     return not (layer._forward_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 '''

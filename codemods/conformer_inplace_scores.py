@@ -18,7 +18,7 @@ from apply_opt.model.source import Edit, Source, callee, own_nodes
 
 from ._helpers import check_imported, insert_above, is_used, meant, refuse_compiled
 from ._lines import all_respelled, text_of
-from ._products import holds_product, in_loop, is_read_after
+from ._products import holds_product, in_loop, is_later, is_read_after
 from ._scopes import calls, certain, position
 
 SUM, FILL = "_scaled_sum", "_filled"
@@ -69,11 +69,10 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
             "take the part that is there out by hand, then apply again",
         )
     check_imported(source, "torch")
-    refuse_compiled(source)
-    return [
-        Site("scores", _scores(source).node.lineno, TODO),
-        Site("weights", _fill(source).node.lineno, TODO),
-    ]
+    places = {"scores": _scores(source).node, "weights": _fill(source).node}
+    functions = [source.function(node) for node in places.values()]
+    refuse_compiled(source, *(function for function in functions if function is not None))
+    return [Site(name, node.lineno, TODO) for name, node in places.items()]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
@@ -115,8 +114,15 @@ def _as_scores(source: Source, node: ast.AST) -> Optional[Scores]:
     first = added.left
     is_own = is_kept and holds_product(source, first) and not is_read_after(source, first)
     is_other = not any(isinstance(n, ast.Name) and n.id == first.id for n in ast.walk(added.right))
-    is_plain = not function.decorator_list
+    is_plain = not function.decorator_list and _is_number(node.right)  # type: ignore[attr-defined]
     return Scores(node, first, added.right) if is_own and is_other and is_plain else None  # type: ignore[arg-type]
+
+
+def _is_number(scale: ast.expr) -> bool:
+    """Whether a scale is read without running other code: it is asked for before the sum is made, not after."""
+    if isinstance(scale, ast.Call):
+        return ast.unparse(scale.func) in ("math.sqrt", "sqrt") and len(scale.args) == 1 and _is_number(scale.args[0])
+    return isinstance(scale, (ast.Name, ast.Constant)) or (isinstance(scale, ast.Attribute) and _is_number(scale.value))
 
 
 def _fill(source: Source) -> Fill:
@@ -138,6 +144,8 @@ def _as_fill(source: Source, node: ast.AST) -> Optional[Fill]:
         return None
     if not isinstance(weights, ast.Call) or callee(weights) != "softmax":
         return None
+    if any(keyword.arg not in ("dim", "dtype") for keyword in weights.keywords):
+        return None
     is_function = meant(source, weights.func) in SOFTMAXES
     scores = weights.args[0] if is_function and weights.args else getattr(weights.func, "value", None)
     mask = ast.unparse(node.args[0])
@@ -152,6 +160,7 @@ def _as_fill(source: Source, node: ast.AST) -> Optional[Fill]:
         n
         for n in before
         if n.args
+        and not is_later(source, n)
         and ast.unparse(n.args[0]) == mask
         and _gives(source, n, scores.id)
         and certain(source, source.statement(n), node)
@@ -169,15 +178,20 @@ def _gives(source: Source, fill: ast.Call, name: str) -> bool:
     statement = source.statement(fill)
     if isinstance(statement, ast.Assign) and statement.value is fill:
         return ast.unparse(statement.targets[0]) == name
-    assert isinstance(fill.func, ast.Attribute)
-    return callee(fill) == "masked_fill_" and ast.unparse(fill.func.value) == name
+    is_method = isinstance(fill.func, ast.Attribute) and callee(fill) == "masked_fill_"
+    return is_method and ast.unparse(fill.func.value) == name  # type: ignore[attr-defined]
 
 
 def _is_given_between(source: Source, name: str, one: ast.Call, other: ast.Call) -> bool:
-    """Whether the variable ``name`` gets another value between the statements of two calls, or is in a loop."""
+    """Whether the variable ``name`` gets another value or shape between the statements of two calls, or is in a loop."""
     function, first = source.function(other), source.statement(one)
     end = (first.end_lineno or 0, first.end_col_offset or 0)
-    stores = [n for n in ast.walk(function or source.tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
-    return in_loop(source, other) or any(
-        n.id == name and end <= position(n) < position(source.statement(other)) for n in stores
-    )
+    own = [n for n in ast.walk(function or source.tree) if isinstance(n, ast.Name) and n.id == name]
+    between = [n for n in own if end <= position(n) < position(source.statement(other))]
+    return in_loop(source, other) or any(isinstance(n.ctx, ast.Store) or _is_in_place(source, n) for n in between)
+
+
+def _is_in_place(source: Source, node: ast.Name) -> bool:
+    """Whether a method is called there that changes the variable's tensor (``x.unsqueeze_(0)``)."""
+    parent = source.ancestors(node)[0]
+    return isinstance(parent, ast.Attribute) and parent.attr.endswith("_") and not parent.attr.startswith("_")

@@ -9,7 +9,7 @@ https://arxiv.org/abs/1901.02860, appendix B).
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, NoSite
@@ -20,7 +20,7 @@ from apply_opt.model.source import Edit, Function, Source, callee, first_line, l
 from ._helpers import check_imported, has_helper, insert_above, meant, refuse_compiled
 from ._lines import is_alone
 from ._products import holds_product, in_loop, is_product, is_read_after, reads_after
-from ._scopes import argument, calls, certain, methods, parameters_of
+from ._scopes import argument, calls, certain, methods, named, parameters_of, position
 
 HELPER, SITE = "_shifted_rows", "shift"
 HELPER_TEXT = '''
@@ -105,8 +105,8 @@ def _shifting(source: Source, cls: ast.ClassDef, method: Function) -> Optional[S
 
 
 def _inlined(body: Sequence[ast.stmt], given: str) -> Optional[ast.expr]:
-    """What straight code returns, as one expression of ``X``, what it is given, and ``D0`` to ``D3``, its sizes."""
-    values: dict[str, ast.expr] = {given: ast.Name("X", ast.Load())}
+    """What straight code returns, as one expression of :data:`GIVEN` and :data:`SIZE`."""
+    values: dict[str, ast.expr] = {given: ast.Name(GIVEN, ast.Load())}
     for statement in body[:-1]:
         if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
             return None
@@ -116,7 +116,7 @@ def _inlined(body: Sequence[ast.stmt], given: str) -> Optional[ast.expr]:
         elif isinstance(target, ast.Tuple) and ast.unparse(value) in SIZES and len(target.elts) == 4:
             if not all(isinstance(element, ast.Name) for element in target.elts):
                 return None
-            values |= {ast.unparse(e): ast.Name(f"D{i}", ast.Load()) for i, e in enumerate(target.elts)}
+            values |= {ast.unparse(e): ast.Name(SIZE[i], ast.Load()) for i, e in enumerate(target.elts)}
         else:
             return None
     last = body[-1] if body else None
@@ -125,7 +125,9 @@ def _inlined(body: Sequence[ast.stmt], given: str) -> Optional[ast.expr]:
     return _with_values(last.value, values)
 
 
-SIZES = ("X.size()", "X.shape")
+GIVEN, SIZE = "§", ("§0", "§1", "§2", "§3")
+"""What stands for what a method is given, and for its sizes: no names that code could have."""
+SIZES = (f"{GIVEN}.size()", f"{GIVEN}.shape")
 
 
 def _with_values(node: ast.expr, values: Mapping[str, ast.expr]) -> ast.expr:
@@ -143,24 +145,23 @@ class _Inline(ast.NodeTransformer):
 
 
 def _is_shift(source: Source, result: ast.expr) -> bool:
-    """Whether that is ``pad(X, (1, 0)).view(D0, D1, D3 + 1, D2)[:, :, 1:].view(D0, D1, D2, D3)``, however it is written."""
-    dropped = _viewed(result, ("D0, D1, D2, D3",))
+    """Whether that is ``pad(x, (1, 0)).view(B, H, N + 1, T)[:, :, 1:].view(B, H, T, N)``, however it is written."""
+    dropped = _viewed(result, ["{0}, {1}, {2}, {3}"])
     if not isinstance(dropped, ast.Subscript) or ast.unparse(dropped.slice).strip("()") not in FIRST_DROPPED:
         return False
-    folded = _viewed(dropped.value, ("D0, D1, -1, D2", "D0, D1, D3 + 1, D2"))
-    if not isinstance(folded, ast.Call) or meant(source, folded.func) != PAD or not folded.args:
+    folded = _viewed(dropped.value, ["{0}, {1}, -1, {2}", "{0}, {1}, {3} + 1, {2}"])
+    if not isinstance(folded, ast.Call) or meant(source, folded.func) != PAD:
         return False
-    given = {name: argument(folded, name, index) for index, name in enumerate(PADDING)}
     if any(k.arg not in PADDING for k in folded.keywords) or len(folded.args) > len(PADDING):
         return False
-    return all(value is None or ast.unparse(value) in PADDING[name] for name, value in given.items()) and all(
-        given[name] is not None for name in ("input", "pad")
-    )
+    given = {name: argument(folded, name, index) for index, name in enumerate(PADDING)}
+    is_padded = given["input"] is not None and given["pad"] is not None
+    return is_padded and all(value is None or ast.unparse(value) in PADDING[name] for name, value in given.items())
 
 
 PAD = "torch.nn.functional.pad"
 PADDING = {
-    "input": ("X",),
+    "input": (GIVEN,),
     "pad": ("(1, 0)", "[1, 0]"),
     "mode": ("'constant'",),
     "value": ("0", "0.0", "None"),
@@ -168,16 +169,17 @@ PADDING = {
 FIRST_DROPPED = (":, :, 1:", ":, :, 1:, :")
 
 
-def _viewed(node: ast.expr, sizes: Sequence[str]) -> Optional[ast.expr]:
+def _viewed(node: ast.expr, forms: Sequence[str]) -> Optional[ast.expr]:
     """What is viewed, or reshaped, in these sizes."""
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or node.keywords:
         return None
     texts = [ast.unparse(argument) for argument in node.args]
-    for i in range(4):
-        texts = [text.replace(f"X.size({i})", f"D{i}").replace(f"X.shape[{i}]", f"D{i}") for text in texts]
-    found = ", ".join(texts).strip("()[]")
-    is_view = callee(node) in ("view", "reshape") and found in sizes
-    is_same = callee(node) == "view_as" and texts == ["X"] and "D0, D1, D2, D3" in sizes
+    for i, size in enumerate(SIZE):
+        texts = [text.replace(f"{GIVEN}.size({i})", size).replace(f"{GIVEN}.shape[{i}]", size) for text in texts]
+    is_view = callee(node) in ("view", "reshape") and ", ".join(texts).strip("()[]") in [
+        form.format(*SIZE) for form in forms
+    ]
+    is_same = callee(node) == "view_as" and texts == [GIVEN] and "{0}, {1}, {2}, {3}" in forms
     return node.func.value if is_view or is_same else None
 
 
@@ -186,6 +188,9 @@ def _check_callers(source: Source, name: str) -> None:
     uses = [n for n in source.nodes(name) if isinstance(n, ast.Attribute) and n.attr == name]
     if not uses:
         raise NoSite(f"{source.name}: {name} is not used in this file")
+    texts = [n for n in source.nodes(name) if isinstance(n, ast.Constant) and n.value == name]
+    for other in [*texts, *(n for n in named(source, name) if isinstance(n, ast.Name))]:
+        raise Ambiguous(f"{source.name}:{other.lineno}: {name} has another name there, and who calls it cannot be told")
     for use in uses:
         call = source.ancestors(use)[0]
         if not isinstance(call, ast.Call) or call.func is not use:
@@ -194,7 +199,7 @@ def _check_callers(source: Source, name: str) -> None:
             raise Ambiguous(
                 f"{source.name}:{use.lineno}: what {name} is given is not a matrix product that nobody else reads: a view may not do"
             )
-        if not _is_cut(source, call):
+        if not _is_cut(source, call, _operands(source, call)):
             raise Ambiguous(
                 f"{source.name}:{use.lineno}: what {name} gives is not cut to the first columns ([:, :, :, :n]) before it is used"
             )
@@ -210,9 +215,18 @@ def _is_handed_over(source: Source, call: ast.Call) -> bool:
     return holds_product(source, given) and (is_renewed or not is_read_after(source, given))
 
 
-def _is_cut(source: Source, call: ast.Call) -> bool:
-    """Whether only the first columns of what ``call`` gives are used."""
-    if _first_columns(source, source.ancestors(call)[0], call):
+def _operands(source: Source, call: ast.Call) -> set[str]:
+    """The variables in the product that is handed over: their sizes are not that of the scores by frame."""
+    (given,) = call.args
+    around, here = source.function(call) or source.tree, position(source.statement(call))
+    own = [n for n in ast.walk(around) if isinstance(n, ast.Name) and n.id == ast.unparse(given)]
+    products = [source.statement(n) for n in own if isinstance(n.ctx, ast.Store) and position(n) < here]
+    return {n.id for node in (given, *products) for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _is_cut(source: Source, call: ast.Call, operands: Collection[str]) -> bool:
+    """Whether only the first columns of what ``call`` gives are used, as many as something else than ``operands`` has."""
+    if _first_columns(source, source.ancestors(call)[0], call, operands):
         return True
     statement, function = source.statement(call), source.function(call)
     targets = statement.targets if isinstance(statement, ast.Assign) and statement.value is call else []
@@ -220,50 +234,51 @@ def _is_cut(source: Source, call: ast.Call) -> bool:
         return False
     name = targets[0].id
     loads = reads_after(source, statement, name)
-    cuts = [source.statement(n) for n in loads if _first_columns(source, source.ancestors(n)[0], n)]
+    cuts = [source.statement(n) for n in loads if _first_columns(source, source.ancestors(n)[0], n, operands)]
     renewed = [s for s in cuts if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name]
     inside = all(function is source.function(n) for n in loads)
-    return inside and bool(cuts) and all(_is_after(source, n, cuts, renewed) for n in loads)
+    sure = [
+        n
+        for n in loads
+        if any(certain(source, statement, n) and source.statement(n) not in cuts for statement in renewed)
+    ]
+    rest = [n for n in loads if n not in sure]
+    return inside and bool(cuts) and all(_first_columns(source, source.ancestors(n)[0], n, operands) for n in rest)
 
 
-def _is_after(source: Source, load: ast.Name, cuts: Sequence[ast.stmt], renewed: Sequence[ast.stmt]) -> bool:
-    """Whether ``load`` stands in a cut itself, or behind one that gives the variable its new value."""
-    if source.statement(load) in cuts:
-        return _first_columns(source, source.ancestors(load)[0], load)
-    return any(certain(source, statement, load) for statement in renewed)
-
-
-def _first_columns(source: Source, node: ast.AST, whole: ast.expr) -> bool:
+def _first_columns(source: Source, node: ast.AST, whole: ast.expr, operands: Collection[str]) -> bool:
     """Whether ``node`` is ``whole[:, :, :, :n]`` or ``whole[..., :n]``, with an ``n`` that counts from the front."""
     if not isinstance(node, ast.Subscript) or node.value is not whole or not isinstance(node.slice, ast.Tuple):
         return False
     *others, last = node.slice.elts
     if not (isinstance(last, ast.Slice) and last.lower is None and last.step is None and last.upper is not None):
         return False
-    return ", ".join(map(ast.unparse, others)) in (":, :, :", "...") and _counts_from_the_front(source, last.upper)
+    is_cut = ", ".join(map(ast.unparse, others)) in (":, :, :", "...")
+    return is_cut and _is_a_number_of_frames(source, last.upper, operands)
 
 
-def _counts_from_the_front(source: Source, number: ast.expr) -> bool:
-    """Whether a number is never negative: one that is written there, a size, or a variable that holds sizes only."""
-    if isinstance(number, ast.Constant):
-        return isinstance(number.value, int) and not isinstance(number.value, bool)
+def _is_a_number_of_frames(source: Source, number: ast.expr, operands: Collection[str]) -> bool:
+    """Whether a number is a size of something else than ``operands``, or a variable that holds such sizes only."""
     function = source.function(number)
     if not isinstance(number, ast.Name) or function is None:
-        return _is_a_size(number)
+        return _is_a_size(number, operands)
     named = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == number.id]
     own = [n for n in named if not isinstance(n.ctx, ast.Load)]
     variadic = [a for a in (function.args.vararg, function.args.kwarg) if a]
     if any(parameter.arg == number.id for parameter in (*parameters_of(function), *variadic)):
         return False
     given = [source.statement(n) for n in own]
-    return bool(given) and all(isinstance(s, ast.Assign) and (_is_a_size(s.value) or _are_sizes(s, own)) for s in given)
+    return bool(given) and all(
+        isinstance(s, ast.Assign) and (_is_a_size(s.value, operands) or _are_sizes(s, own)) for s in given
+    )
 
 
-def _is_a_size(node: ast.expr) -> bool:
-    """``x.size(i)`` or ``x.shape[i]``."""
-    if isinstance(node, ast.Call):
-        return callee(node) == "size" and len(node.args) == 1
-    return isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "shape"
+def _is_a_size(node: ast.expr, operands: Collection[str]) -> bool:
+    """``x.size(i)`` or ``x.shape[i]`` of something else than ``operands``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr == "size" and len(node.args) == 1 and ast.unparse(node.func.value) not in operands
+    is_shape = isinstance(node, ast.Subscript) and isinstance(node.value, ast.Attribute) and node.value.attr == "shape"
+    return is_shape and ast.unparse(node.value.value) not in operands  # type: ignore[attr-defined]
 
 
 def _are_sizes(statement: ast.Assign, own: Sequence[ast.Name]) -> bool:

@@ -175,7 +175,8 @@ def is_reached(record: dict[str, Any], wanted: float | None) -> bool:
 def summary(record: dict[str, Any]) -> list[tuple[str, str]]:
     """What a measurement found, for people."""
     names = ", ".join(record["optimizations"])
-    lines = [("", f"{names}  ({len(record['samples'])} processes, {record['threads']} threads)")]
+    threads = f"{record['threads']} thread" + "s" * (record["threads"] != 1)
+    lines = [("", f"{names}  ({len(record['samples'])} processes, {threads})")]
     for case, verdict in record["verdicts"].items():
         lines += _case_lines(record, case, verdict)
     return [*lines, *_memory(record), *_load(record)]

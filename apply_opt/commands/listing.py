@@ -69,7 +69,7 @@ def _bundle_row(bundle: Bundle, states: Mapping[str, str]) -> dict[str, object]:
     """A bundle, and what becomes of it: applicable as long as something of it is."""
     own = {name: states[name] for name in bundle.optimizations}
     state = next((state for state in ORDER if state in own.values()), "")
-    without = [f"{name}: {other}" for name, other in own.items() if state == "applicable" and other not in LANDS]
+    without = [f"{name}: {other}" for name, other in own.items() if state in LANDS and other not in ("", *LANDS)]
     return {
         "name": bundle.name,
         "target": bundle.target,

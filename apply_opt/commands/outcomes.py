@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from apply_opt.errors import NoSite
 from apply_opt.model.digest import sha256
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED, REFUSED, Outcome
 
@@ -23,7 +24,8 @@ def outcome_lines(outcomes: Sequence[Outcome], words: Mapping[str, str] = WORDS)
     lines = []
     for outcome in outcomes:
         detail = outcome.message or _where(outcome)
-        lines.append((STYLES[outcome.kind], f"{outcome.name:{width}}  {words[outcome.kind]:16}  {detail}"))
+        word = "no site" if isinstance(outcome.error, NoSite) else words[outcome.kind]
+        lines.append((STYLES[outcome.kind], f"{outcome.name:{width}}  {word:16}  {detail}"))
         lines += [("dim", f"{'':{width}}  {text}") for text in outcome.notes]
         lines += [("yellow", f"{'':{width}}  warning: {text}") for text in outcome.warnings]
         if outcome.kind in (LEFT_OUT, REFUSED) and outcome.next_step:

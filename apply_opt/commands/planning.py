@@ -285,7 +285,7 @@ def _plan_one(view: _View, tree: _Tree, names: set[str], optimization: Optimizat
     known = _recorded(entry, view.states[entry.name], optimization, parameters, view.request) if entry else None
     if known is not None:
         return known
-    blocked = _blocked(view, names, optimization, parameters)
+    blocked = _blocked(view, tree, names, optimization, parameters)
     held_back, notes = _held_back(optimization, parameters, view.request)
     if held_back and optimization.name in view.request.shown:
         notes, held_back = (f"to apply it: {held_back.next_step}",), None
@@ -303,15 +303,26 @@ def _plan_one(view: _View, tree: _Tree, names: set[str], optimization: Optimizat
 
 
 def _blocked(
-    view: _View, names: set[str], optimization: Optimization, parameters: Mapping[str, Value]
+    view: _View, tree: _Tree, names: set[str], optimization: Optimization, parameters: Mapping[str, Value]
 ) -> Optional[Outcome]:
     """Why an optimization that has a site is not applied: what is in its way, or what it needs."""
     for other in sorted(n for n in names if n in optimization.conflicts or optimization.name in view.conflicts(n)):
         message = f"does not go together with {other}"
         return _refusal(optimization, parameters, message, f"apply-opt revert {other}")
     for other in sorted(set(optimization.requires) - names):
-        return _refusal(optimization, parameters, f"needs {other}", f"apply-opt {other}")
+        if not _is_there(tree, view.known[other]):
+            return _refusal(optimization, parameters, f"needs {other}", f"apply-opt {other}")
     return None
+
+
+def _is_there(tree: _Tree, optimization: Optimization) -> bool:
+    """Whether an optimization is in the checkout without being in the ledger: put in by hand, or by its author."""
+    defaults = resolve(optimization.parameters, {}, optimization.name)
+    try:
+        planner = tree.planner(optimization)
+    except Refused:
+        return False
+    return planner.plan(optimization, catalog.codemod(optimization), defaults, take=False).kind in (ALREADY, NOT_NEEDED)
 
 
 def _recorded(

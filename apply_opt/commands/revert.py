@@ -74,7 +74,10 @@ def _without(record: Ledger, names: Sequence[str], now: state.Contents) -> state
         return state.without(record, names, now)
     except state.OnTop as error:
         known = catalog.load().optimizations
-        keep = [n for n in error.over if n not in known or not {*names}.intersection(known[n].requires)]
+        out = [*error.over, *names]
+        order = [entry.name for entry in record.entries if entry.name in error.over]
+        keep = [n for n in order if n not in known or not {*out}.difference(order).intersection(known[n].requires)]
+        error.next_step = f"apply-opt revert {' '.join(dict.fromkeys(out))}"
         error.next_step += f", and then what you want to keep: apply-opt {' '.join(keep)}" if keep else ""
         raise
 

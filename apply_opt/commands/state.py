@@ -27,7 +27,7 @@ class OnTop(Conflict):
     def __init__(self, name: str, path: str, over: Sequence[str]) -> None:
         super().__init__(
             f"{path}: {', '.join(over)} was put on top of lines of {name}. Nothing was changed",
-            f"apply-opt revert {' '.join(over)} {name}",
+            f"apply-opt revert {' '.join([*over, name])}",
         )
         self.over = over
 

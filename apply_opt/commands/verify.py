@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject
+from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject, waiting
 from apply_opt.commands.proof_options import add_proof_arguments
 from apply_opt.io import records, workers
 from apply_opt.io.workers import WorkerFailed
@@ -69,7 +69,9 @@ def verify(found: Subject) -> dict[str, Any]:
     """The record. Raises :class:`WorkerFailed` and :class:`~apply_opt.commands.proof.Void`."""
     begin = header(found, "verify")
     safety = safety_of(found)
-    verdict = _judge(found, safety)
+    runs = len(found.workload.wrong) + 4
+    with waiting(f"{runs} runs of {len(found.workload.compared)} cases each: minutes, not seconds"):
+        verdict = _judge(found, safety)
     return {
         **begin,
         "class": safety,
@@ -103,11 +105,17 @@ def _judge(found: Subject, safety: str) -> Verdict:
     if why:
         return Verdict(UNVERIFIABLE, why, unstable, observations=len(values))
     rule = parity.rule_of(safety, values, _referee(found) if safety in ("tolerance", "inference_only") else None)
+    caught = []
     for name in found.workload.wrong:
-        wrong = parity.differences(values, _observe(found, found.before, wrong=name)["values"], rule)
-        if not parity.of_results(wrong):
+        seen = _observe(found, found.before, wrong=name)
+        if not seen.get("is_wrong", True):
+            continue
+        if not parity.of_results(parity.differences(values, seen["values"], rule)):
             why = f"the wrong variant `{name}` was not found: the workload does not see enough"
             return Verdict(UNVERIFIABLE, why, observations=len(values))
+        caught.append(name)
+    if not caught:
+        return Verdict(UNVERIFIABLE, "none of the wrong variants is one for this checkout", observations=len(values))
     after = _observe(found, found.after)
     both = [after["values"], _observe(_otherwise(found), found.after)["values"]]
     differences = next(filter(None, (parity.differences(values, other, rule) for other in both)), [])
@@ -118,7 +126,7 @@ def _judge(found: Subject, safety: str) -> Verdict:
         agreement=parity.agreement(values, after["values"]),
         observations=len(values),
         changed_lines_ran=check_identity(after, found, 1) or check_identity(first, found, 0),
-        wrong_variants_caught=found.workload.wrong,
+        wrong_variants_caught=caught,
     )
 
 

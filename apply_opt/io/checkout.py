@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 STATE_FOLDER = ".apply-opt"
 MAX_SEARCHED, MAX_SOURCE = 200_000, 2_000_000  # files looked through, and the bytes of one, where none was named
+OWN_DATA = os.path.join("", "apply_opt", "units", "")
+"""Where an installed apply-opt has its own trees: beside the packages that may be a checkout, and never one itself."""
 SKIPPED = frozenset(
     {STATE_FOLDER, ".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages", ".venv", "venv", ".tox"}
 )
@@ -219,6 +221,8 @@ def search(root: str, kinds: Sequence[Kind]) -> list[tuple[str, Kind]]:
                 f"{root} holds more than {MAX_SEARCHED} files: it is not searched further",
                 "name the checkout: --repo DIR",
             )
+        if OWN_DATA in entry.path:
+            continue
         if not entry.name.endswith(".py") or entry.stat(follow_symlinks=False).st_size > MAX_SOURCE:
             continue
         data = files.read(entry.path) or b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -60,6 +61,7 @@ class Planner:
         """Where what was planned stands in the result, for each optimization; complete after :meth:`finish`."""
         self._edits: list[Edit] = []
         self._landed: list[tuple[Codemod, Optimization, Mapping[str, Value]]] = []
+        self._earlier: list[tuple[Codemod, Optimization, Mapping[str, Value]]] = []
         try:
             self._source: Optional[Source] = Source(data, file)
         except Refused as error:
@@ -122,6 +124,10 @@ class Planner:
         after = check_edits(self._source, self._edits)
         for codemod, optimization, parameters in self._landed:
             self.settled[optimization.name] = check_settled(codemod, after, optimization.sites, parameters)
+        for codemod, optimization, parameters in self._earlier:  # their lines have moved
+            with contextlib.suppress(Refused):
+                self.settled[optimization.name] = survey(codemod, after, optimization.sites, parameters)
+        self._earlier += self._landed
         self._source, self._edits, self._landed = after, [], []
 
 

@@ -12,7 +12,8 @@ first on ``sys.path``; ``options`` is what the user gave, and ``file``, the path
 ``inputs(case, seed)``           fresh inputs of a case; of the same shape for every seed
 ``run(subject, inputs)``         the outputs, ``{name: tensor, number, string, or lists and dictionaries of these}``
 ``bad_inputs()``                 ``{name: inputs}`` that the subject is to refuse; the exceptions are compared
-``WRONG``                        ``{name: function(subject)}``: makes the subject wrong, for ``verify`` to find
+``WRONG``                        ``{name: function(subject)}``: makes the subject wrong, for ``verify`` to find. Gives ``False``
+                                 where this checkout has nothing of the kind
 
 and, where there is something for them to say:
 
@@ -101,6 +102,7 @@ class Arm:
         self.canary = Canary(specification["files"])
         self.subject: Any = None
         self.module: Any = None
+        self.is_wrong = bool(specification["wrong"])
 
     def load(self) -> None:
         """Import and build, and make wrong what is to be wrong."""
@@ -113,7 +115,7 @@ class Arm:
         if self.specification["double"]:
             self.workload.double(self.subject)
         if self.specification["wrong"]:
-            self.workload.WRONG[self.specification["wrong"]](self.subject)
+            self.is_wrong = self.workload.WRONG[self.specification["wrong"]](self.subject) is not False
         if hasattr(self.workload, "module"):
             self.module = self.workload.module(self.subject)
 

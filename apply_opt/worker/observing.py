@@ -36,7 +36,7 @@ def observe(arm: Any) -> dict[str, Any]:
     if tensors:
         torch.save(tensors, arm.specification["result"] + ".pt")  # type: ignore[union-attr]
     plain = {name: _portable(value, arm) for name, value in values.items() if name not in tensors}
-    return {"values": plain, "tensors": len(tensors), "sizes": sizes}
+    return {"values": plain, "tensors": len(tensors), "sizes": sizes, "is_wrong": arm.is_wrong}
 
 
 def _everything(arm: Any) -> Iterator[Observation]:

@@ -225,10 +225,20 @@ def bad_inputs():
 
 
 def _replaced(subject, forward):
-    """`forward(original, convolutions, x, lengths)` for the masked convolutions of every encoder."""
+    """`forward(original, convolutions, x, lengths)` for the masked convolutions of every encoder; ``False`` without such."""
     for encoder in subject.values():
         convolutions = encoder.pre_encode.conv
+        if not _is_masked(convolutions):
+            return False
         convolutions.forward = functools.partial(forward, convolutions.forward, convolutions)
+    return True
+
+
+def _is_masked(convolutions):
+    """Whether they are told the lengths: before 2.5, NeMo's are not."""
+    import torch
+
+    return type(convolutions).forward is not torch.nn.Sequential.forward
 
 
 def _in_place(subject):
@@ -246,7 +256,7 @@ def _in_place(subject):
                 places = (places + padding - layer.kernel_size[0]) // layer.stride[0] + 1
         return x.mul_(_mask(x, places)), places
 
-    _replaced(subject, forward)
+    return _replaced(subject, forward)
 
 
 def _mask(x, lengths):
@@ -262,14 +272,14 @@ def _no_masks(subject):
     def forward(original, layers, x, lengths):
         return original(x, torch.full_like(lengths, x.shape[1]))[0], original(x, lengths)[1]
 
-    _replaced(subject, forward)
+    return _replaced(subject, forward)
 
 
 def _one_frame_more(subject):
     def forward(original, layers, x, lengths):
         return original(x, (lengths + 1).clamp(max=x.shape[1]))[0], original(x, lengths)[1]
 
-    _replaced(subject, forward)
+    return _replaced(subject, forward)
 
 
 def _shifted_by_one(subject):

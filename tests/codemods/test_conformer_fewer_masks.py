@@ -95,8 +95,8 @@ class TestLands:
         )
         lands(NAME, before, after)
 
-    @pytest.mark.parametrize("layers", ["self.children()", "self._modules.values()"])
-    def test_other_ways_through_the_layers(self, layers: str) -> None:
+    def test_another_way_through_the_layers(self) -> None:
+        layers = "self._modules.values()"
         before, after = LOOP.replace("in self:", f"in {layers}:"), MASKED_LOOP.replace("(self):", f"({layers}):")
         lands(NAME, module(before), changed(after))
 
@@ -224,3 +224,73 @@ class TestRefuses:
 
 def test_already_there() -> None:
     skips(NAME, changed(), ALREADY)
+
+
+class TestWhatWouldChangeTheResult:
+    """Each of these landed once, and gave other frames."""
+
+    @pytest.mark.parametrize("layers", ["self.children()", "enumerate(self.children())", "enumerate(self, start=1)"])
+    def test_other_numbers(self, layers: str) -> None:
+        loop = (
+            NUMBERED.replace("enumerate(self)", layers)
+            if "enumerate" in layers
+            else LOOP.replace("in self:", f"in {layers}:")
+        )
+        refuses(NAME, module(loop), NoSite, "no Sequential goes through")
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "i += 1",
+            "layer = twice(layer) if i == 4 else layer",
+            "if i == 2:\n        continue",
+            "if i == 2:\n        break",
+        ],
+    )
+    def test_not_each_layer_in_turn(self, line: str) -> None:
+        loop = NUMBERED.replace("    x = apply", f"    {line}\n    x = apply")
+        refuses(NAME, module(loop), Ambiguous, "does not simply go through the layers")
+
+    @pytest.mark.parametrize("line", ["x = x + 1", "x = x - x.mean()", "later = lambda: x", "later = (x for y in x)"])
+    def test_frames_used_ahead_of_the_last_mask(self, line: str) -> None:
+        refuses(NAME, module(end=f"{line}\n{END}"), Ambiguous, "the frames are used")
+
+    @pytest.mark.parametrize("line", ["x.mul_(2)", "x *= 2"])
+    def test_written_to_behind_the_last_mask(self, line: str) -> None:
+        refuses(NAME, module(end=f"{END}\n{line}"), Ambiguous, "is written to")
+
+    def test_written_to_by_the_caller(self) -> None:
+        use = (
+            USE.rstrip("\n")
+            + "\n\n    def forward(self, x, n):\n        x, n = self.conv(x, n)\n        x *= 0.5\n        return x\n"
+        )
+        refuses(NAME, module(use=use), Ambiguous, "is written to")
+        use = use.replace("x *= 0.5", "x = x * 0.5")
+        lands(NAME, module(use=use), changed(use=use))
+
+    def test_a_mask_of_other_numbers(self) -> None:
+        refuses(NAME, module(more=MORE.replace("inside[:, :, None]", "0.5 * inside[:, :, None]")), Ambiguous, "0 and 1")
+        loop = LOOP.replace("self._create_mask(x, lengths)", "self._create_mask(x, lengths) * 0.5")
+        refuses(NAME, module(loop), Ambiguous, "0 and 1")
+
+    @pytest.mark.parametrize(
+        "apply",
+        [
+            "def apply_channel_mask(tensor, mask):\n    tensor = tensor.clamp(0)\n    return tensor * mask.unsqueeze(1)",
+            "def apply_channel_mask(tensor, mask):\n    out = tensor * mask.unsqueeze(1)\n    out += 0.25\n    return out",
+            "def apply_channel_mask(tensor, mask):\n    out = tensor * mask.unsqueeze(1)\n    out = out - 1\n    return out",
+            "def apply_channel_mask(tensor, mask):\n    out = tensor * mask.unsqueeze(1)\n    out.add_(1)\n    return out",
+            "@twice\ndef apply_channel_mask(tensor, mask):\n    return tensor * mask.unsqueeze(1)",
+            "def apply_channel_mask(tensor, mask):\n    return tensor * mask.unsqueeze(1)\n\n\napply_channel_mask = twice",
+        ],
+    )
+    def test_a_function_that_does_more(self, apply: str) -> None:
+        refuses(NAME, module(apply=apply), NoSite, "masked")
+
+    def test_a_factor_that_is_no_mask(self) -> None:
+        loop, end = (text.replace("apply_channel_mask(x, mask)", "x * self.unmasked_gain") for text in (LOOP, END))
+        refuses(NAME, module(loop, end, apply=""), NoSite, "masked")
+
+    def test_names_that_mean_something_else(self) -> None:
+        refuses(NAME, module(NUMBERED, top=f"{TOP}\nenumerate = other"), Ambiguous, "enumerate")
+        refuses(NAME, module(end=f"{END}\nself.kept = locals()"), Conflict, "locals()")

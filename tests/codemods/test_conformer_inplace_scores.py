@@ -114,6 +114,15 @@ def test_other_softmaxes() -> None:
         replaced(SCORE, ("scores = (first + more) / self.scale", "scores = [(first + more) / self.scale, 1]")),
         replaced(SCORE, ("first = torch.matmul(q, k)", "first = torch.matmul(q, k)\nif mask is None:\n    first = q")),
         replaced(SCORE, ("scores =", "def later():\n    return first\nscores =")),
+        replaced(SCORE, ("first = torch", "later = (first for i in k)\nfirst = torch")),
+        replaced(SCORE, ("/ self.scale", "/ self.scale(first)")),
+        replaced(SCORE, ("/ self.scale", "/ more.mul_(2)")),
+        replaced(SCORE, ("return", "first *= 0\nreturn")),
+        replaced(SCORE, ("scores =", "match more:\n    case first:\n        pass\nscores =")),
+        replaced(SCORE, ("scores =", "import math as first\nscores =")),
+        replaced(SCORE, ("first = torch", "global first\nfirst = torch")),
+        replaced(SCORE, ("scores =", "with suppress(ValueError):\n    first = torch.matmul(k, q)\nscores =")),
+        replaced(SCORE, ("first = torch.matmul(q, k)", "pool = self\nfirst = pool.bmm(q)")),
     ],
 )
 def test_somebody_else_may_have_the_product(score: str) -> None:
@@ -132,6 +141,13 @@ def test_somebody_else_may_have_the_product(score: str) -> None:
         replaced(WEIGH, ("-10000.0)\n", "-10000.0)\nmask = mask.unsqueeze(1)\n")),
         replaced(WEIGH, ("scores = scores.masked_fill", "kept = scores.masked_fill")),
         replaced(WEIGH, ("torch.softmax(scores, dim=-1).masked_fill", "self.kept(scores).masked_fill")),
+        replaced(WEIGH, ("scores, dim=-1)", "scores, dim=-1, out=self.kept)")),
+        replaced(WEIGH, ("-10000.0)\n", "-10000.0)\nmask.unsqueeze_(1)\n")),
+        replaced(
+            WEIGH, ("scores = scores.masked_fill(mask, -10000.0)", "f = lambda scores: scores.masked_fill_(mask, 1)")
+        ),
+        replaced(WEIGH, ("scores = scores.masked_fill(mask, -10000.0)", "masked_fill(mask, scores)")),
+        replaced(WEIGH, ("if mask", "F = self.other\nif mask"), ("torch.softmax(", "F.softmax(")),
     ],
 )
 def test_another_mask(weigh: str) -> None:
@@ -169,3 +185,7 @@ def test_scripted() -> None:
 
 def test_already_there() -> None:
     skips(NAME, changed(), ALREADY)
+
+
+def test_variables_read_by_their_names() -> None:
+    refuses(NAME, module(score=replaced(SCORE, ("return", "self.kept = locals()\nreturn"))), Conflict, "locals()")

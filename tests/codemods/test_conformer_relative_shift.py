@@ -19,7 +19,7 @@ folded = folded[:, :, 1:].view(batch, heads, rows, columns)
 return folded
 """
 CALL = """
-scores = q @ k
+scores = q @ p
 scores = self.rel_shift(scores)
 if self.fused:
     scores = scores[:, :, :, : k.size(-2)] * self.scale
@@ -36,7 +36,7 @@ def module(
     more: str = "",
 ) -> str:
     """An attention that shifts and is shifted like that."""
-    methods = {"def rel_shift(self, x):": f'"""Shift."""\n{block(shift)}', "def forward(self, q, k, n):": call}
+    methods = {"def rel_shift(self, x):": f'"""Shift."""\n{block(shift)}', "def forward(self, q, k, p, n):": call}
     return with_class(top, CLASS, methods, more)
 
 
@@ -67,14 +67,13 @@ def test_lands_however_it_is_written(shift: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "return self.rel_shift(q @ k)[:, :, :, : k.size(0)]",
-        "return self.rel_shift(torch.matmul(q, k))[..., : k.shape[-2]]",
-        "shifted = self.rel_shift(torch.einsum(n, q, k))\nreturn shifted[:, :, :, : k.size(0)] + shifted[..., : k.size(0)]",
-        "scores = q @ k\nprint(scores.shape)\nshifted = self.rel_shift(scores)\nreturn shifted[..., : scores.size(1)]",
-        "m = k.size(0)\nreturn self.rel_shift(q.matmul(k))[..., :m]",
-        "b, m = k.shape\nreturn self.rel_shift(q @ k)[..., :m]",
-        "return self.rel_shift(q @ k)[..., :7]",
-        "if n:\n    s = q @ k\n    s = self.rel_shift(s)\n    s = s[..., : k.size(0)]\n    s += 1\n    return s",
+        "return self.rel_shift(q @ p)[:, :, :, : k.size(0)]",
+        "return self.rel_shift(torch.matmul(q, p))[..., : k.shape[-2]]",
+        "shifted = self.rel_shift(torch.einsum(n, q, p))\nreturn shifted[:, :, :, : k.size(0)] + shifted[..., : k.size(0)]",
+        "scores = q @ p\nprint(scores.shape)\nshifted = self.rel_shift(scores)\nreturn shifted[..., : k.size(1)]",
+        "m = k.size(0)\nreturn self.rel_shift(q.matmul(p))[..., :m]",
+        "b, m = k.shape\nreturn self.rel_shift(q @ p)[..., :m]",
+        "if n:\n    s = q @ p\n    s = self.rel_shift(s)\n    s = s[..., : k.size(0)]\n    s += 1\n    return s",
     ],
 )
 def test_lands_where_callers_read_the_first_columns(call: str) -> None:
@@ -84,22 +83,31 @@ def test_lands_where_callers_read_the_first_columns(call: str) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        "return self.rel_shift(q @ k)",
-        "shifted = self.rel_shift(q @ k)\nreturn shifted + 1",
-        "shifted = self.rel_shift(q @ k); print(shifted)\nreturn shifted[..., : k.size(0)]",
-        "shifted = self.rel_shift(q @ k)\nshort = shifted[:, :, :, : k.size(0)]\nreturn short + shifted.sum()",
-        "return self.rel_shift(q @ k)[:, :, : k.size(0)]",
-        "return self.rel_shift(q @ k)[..., :n]",
-        "return self.rel_shift(q @ k)[..., : k.size(0) - n]",
-        "return self.rel_shift(q @ k)[..., :None]",
-        "m = 1 - k.size(0)\nreturn self.rel_shift(q @ k)[..., :m]",
-        "return self.rel_shift(q @ k)[:, :, :, n:]",
-        "return self.rel_shift(q @ k)[:, :, :, :-1]",
-        "s = self.rel_shift(q @ k)\nif n:\n    s = s[..., : k.size(0)]\nreturn s",
-        "s = self.rel_shift(q @ k)\ndef later():\n    return s\ns = s[..., : k.size(0)]\nreturn later()",
+        "return self.rel_shift(q @ p)",
+        "shifted = self.rel_shift(q @ p)\nreturn shifted + 1",
+        "shifted = self.rel_shift(q @ p); print(shifted)\nreturn shifted[..., : k.size(0)]",
+        "shifted = self.rel_shift(q @ p)\nshort = shifted[:, :, :, : k.size(0)]\nreturn short + shifted.sum()",
+        "return self.rel_shift(q @ p)[:, :, : k.size(0)]",
+        "return self.rel_shift(q @ p)[..., :n]",
+        "return self.rel_shift(q @ p)[..., :7]",
+        "return self.rel_shift(q @ p)[..., : p.size(0)]",
+        "s = q @ p\nt = self.rel_shift(s)\nreturn t[..., : s.size(-1)]",
+        "s = self.rel_shift(q @ p)\ns += k\nreturn s[..., : k.size(0)]",
+        "s = q @ p\nt = self.rel_shift(s)[..., : k.size(0)]\ns *= 3\nreturn t",
+        "s = q @ p\nmatch k:\n    case s:\n        pass\nt = self.rel_shift(s)[..., : k.size(0)]\nreturn t",
+        "s = q @ p\nimport math as s\nreturn self.rel_shift(s)[..., : k.size(0)]",
+        "global s\ns = q @ p\nreturn self.rel_shift(s)[..., : k.size(0)]",
+        "return getattr(self, 'rel_shift')(q @ p) + self.rel_shift(q @ p)[..., : k.size(0)]",
+        "return self.rel_shift(q @ p)[..., : k.size(0) - n]",
+        "return self.rel_shift(q @ p)[..., :None]",
+        "m = 1 - k.size(0)\nreturn self.rel_shift(q @ p)[..., :m]",
+        "return self.rel_shift(q @ p)[:, :, :, n:]",
+        "return self.rel_shift(q @ p)[:, :, :, :-1]",
+        "s = self.rel_shift(q @ p)\nif n:\n    s = s[..., : k.size(0)]\nreturn s",
+        "s = self.rel_shift(q @ p)\ndef later():\n    return s\ns = s[..., : k.size(0)]\nreturn later()",
         "for i in k:\n    print(s)\n    s = self.rel_shift(q @ i)\n    print(s[..., : k.size(0)])",
-        "return map(self.rel_shift, q @ k)",
-        "shift = self.rel_shift\nreturn shift(q @ k)[..., : k.size(0)]",
+        "return map(self.rel_shift, q @ p)",
+        "shift = self.rel_shift\nreturn shift(q @ p)[..., : k.size(0)]",
     ],
 )
 def test_all_columns_may_be_read(call: str) -> None:
@@ -113,15 +121,15 @@ def test_all_columns_may_be_read(call: str) -> None:
         "return self.rel_shift(self.scores)[..., : k.size(0)]",
         "return self.rel_shift(q.T)[..., : k.size(0)]",
         "return self.rel_shift(torch.einsum(n, q))[..., : k.size(0)]",
-        "s = 1\nself.later = lambda: s\ns = q @ k\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
-        "return self.rel_shift(self.matmul(q, k))[..., : k.size(0)]",
+        "s = 1\nself.later = lambda: s\ns = q @ p\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "return self.rel_shift(self.matmul(q, p))[..., : k.size(0)]",
         "return self.rel_shift(torch.matmul(q, k, out=n))[..., : k.size(0)]",
-        "s = q @ k\nreturn s, self.rel_shift(s)[..., : k.size(0)]",
-        "s = q @ k\nt = self.rel_shift(s)[..., : k.size(0)]\nt.relu_()\nreturn s + t",
-        "s = q @ k\nself.kept = s\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
-        "s = self.kept = q @ k\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
-        "s = q @ k\nif n:\n    s = q\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
-        "s = q\nif n:\n    s = q @ k\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = q @ p\nreturn s, self.rel_shift(s)[..., : k.size(0)]",
+        "s = q @ p\nt = self.rel_shift(s)[..., : k.size(0)]\nt.relu_()\nreturn s + t",
+        "s = q @ p\nself.kept = s\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = self.kept = q @ p\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = q @ p\nif n:\n    s = q\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
+        "s = q\nif n:\n    s = q @ p\ns = self.rel_shift(s)\nreturn s[..., : k.size(0)]",
         "q = self.rel_shift(q)\nreturn q[..., : k.size(0)]",
     ],
 )
@@ -211,3 +219,33 @@ def test_already_there() -> None:
 def test_nothing_of_that_kind() -> None:
     refuses(NAME, "import torch\n", NoSite)
     assert plan(NAME, "").kind == "refused"
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["shift = rel_shift", "def other(self, x):\n    return getattr(self, 'rel_shift')(x)"],
+)
+def test_a_method_with_another_name(more: str) -> None:
+    refuses(NAME, module(more=more), Ambiguous, "has another name there")
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        "import torch\nfrom torch.nn import functional as F\nF = make(F)",
+        "import torch\ntry:\n    import fast as F\nexcept ImportError:\n    from torch.nn import functional as F",
+    ],
+)
+def test_another_padding(top: str) -> None:
+    refuses(
+        NAME,
+        module(replaced(SHIFT, ("torch.nn.functional.pad(x, pad=(1, 0))", "F.pad(x, pad=(1, 0))")), top=top),
+        NoSite,
+    )
+
+
+def test_names_of_the_module_are_no_sizes() -> None:
+    refuses(NAME, module(replaced(SHIFT, ("-1, rows", "-1, D2")), top="import torch\nD2 = 5"), NoSite)
+    refuses(
+        NAME, module(replaced(SHIFT, ("functional.pad(x,", "functional.pad(X,")), top="import torch\nX = 5"), NoSite
+    )

@@ -423,3 +423,35 @@ def test_a_model_that_was_pickled_before(
     data = pickle.dumps(front)
     use(then)
     assert same(trained(pickle.loads(data), *given), expected)
+
+
+class TestLayersThatAreNotWhatTheySeem:
+    """A ``forward`` of an object's own, hooks on all modules, an activation in front of all."""
+
+    def test_a_forward_of_its_own(self) -> None:
+        front = built(NAMES)
+        plain = module(NAMES)._layers_to_mask(front.conv)
+        assert len(plain) < len(front.conv) + 1
+        front.conv[1].forward = torch.sigmoid
+        assert len(module(NAMES)._layers_to_mask(front.conv)) == len(front.conv) + 1
+        given, mask = torch.ones(1), torch.ones(1)
+        assert module(NAMES)._is_new(front.conv, 1, given, mask)
+        front.conv[0].forward = lambda x: x
+        assert not module(NAMES)._is_new(front.conv, 1, given, mask)
+
+    def test_hooks_on_all_modules(self) -> None:
+        front, found = built(NAMES), module(NAMES)
+        hook = torch.nn.modules.module.register_module_forward_hook(lambda *given: None)
+        try:
+            assert len(found._layers_to_mask(front.conv)) == len(front.conv) + 1
+            assert not found._is_new(front.conv, 1, torch.ones(1), torch.ones(1))
+        finally:
+            hook.remove()
+        assert found._is_new(front.conv, 1, torch.ones(1), torch.ones(1))
+
+    def test_an_activation_in_front(self) -> None:
+        layers = torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Conv2d(1, 1, 1))
+        assert 0 in module(NAMES)._layers_to_mask(layers)
+
+
+NAMES = ("conformer_fewer_masks", "conformer_inplace_masks")

@@ -120,3 +120,54 @@ def test_what_is_new_is_taken_over_beside_what_the_author_has(encoder: Path, run
     commit_all(encoder)
     (encoder / SUBSAMPLING).write_bytes(changed)
     assert f"{LOWER} is taken over" in run("adopt", cwd=encoder).out
+
+
+def test_what_was_put_in_by_hand_counts(encoder: Path, run: Run) -> None:
+    """Not in the ledger, but there: to ask for it once more would end in a circle."""
+    run(LOWER, cwd=encoder)
+    data = (encoder / SUBSAMPLING).read_bytes()
+    run("revert", "--all", cwd=encoder)
+    (encoder / SUBSAMPLING).write_bytes(data)
+    assert rows(run, encoder, "optimizations")[UPPER] == ("applicable", "")
+    assert run(UPPER, cwd=encoder).code == 0
+
+
+def test_a_bundle_says_what_of_it_is_refused(encoder: Path, run: Run) -> None:
+    run(SPLIT, cwd=encoder)
+    run("conformer_max", cwd=encoder)
+    assert rows(run, encoder, "bundles")["conformer_max"] == ("applied", f"without {LAST}: refused")
+
+
+def test_next_steps_of_a_revert_can_be_taken(encoder: Path, run: Run) -> None:
+    for name in (BESIDE, LAST, LOWER, "conformer_stride_flags", UPPER):
+        assert run(name, cwd=encoder).code == 0
+    before = (encoder / SUBSAMPLING).read_bytes()
+    ran = run("revert", BESIDE, cwd=encoder)
+    assert ran.code == 3
+    out, back = ran.err.strip().rpartition("apply-opt revert ")[2].split(", and then what you want to keep: apply-opt ")
+    assert run("revert", *out.split(), cwd=encoder).code == 0
+    assert run(*back.split(), cwd=encoder).code == 0
+    assert (encoder / SUBSAMPLING).read_bytes() != before
+    assert rows(run, encoder, "optimizations")[BESIDE][0] == "applicable"
+    assert {rows(run, encoder, "optimizations")[name][0] for name in back.split()} == {"applied"}
+
+
+def test_next_steps_name_all_that_was_asked_for(encoder: Path, run: Run) -> None:
+    original = snapshot(encoder)
+    run("conformer_max", cwd=encoder)
+    run(BESIDE, cwd=encoder)
+    ran = run("revert", "conformer_max", cwd=encoder)
+    assert ran.code == 3
+    out = ran.err.strip().rpartition("apply-opt revert ")[2].partition(",")[0]
+    assert run("revert", *out.split(), cwd=encoder).code == 0
+    assert rows(run, encoder, "bundles")["conformer_max"] == ("applicable", "")
+    run("revert", "--all", cwd=encoder)
+    assert {k: v[2] for k, v in snapshot(encoder, ".apply-opt").items()} == {k: v[2] for k, v in original.items()}
+
+
+def test_lines_are_those_of_the_result(encoder: Path, run: Run) -> None:
+    """Also of what was planned first: what came later moved it."""
+    found = json.loads(run("conformer_max", "--json", cwd=encoder).out)["outcomes"]
+    lines = (encoder / SUBSAMPLING).read_text().splitlines()
+    (first,) = (outcome for outcome in found if outcome["name"] == LOWER)
+    assert {lines[site["line"] - 1].strip() for site in first["sites"]} == {"masked = _layers_to_mask(self)"}

@@ -236,6 +236,7 @@ class TestUnverifiable:
         [
             ("WRONG = {}", "no wrong variant"),
             ("WRONG = {'nothing': lambda subject: None}", "the wrong variant `nothing` was not found"),
+            ("WRONG = {'of another version': lambda subject: False}", "none of the wrong variants is one"),
             (
                 "def run(subject, inputs): import os; subject.total(inputs['values']); return {'x': os.getpid()}",
                 "itself",

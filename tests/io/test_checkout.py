@@ -249,3 +249,12 @@ CALLS = b"class T:\n    def f(self):\n        return self.model.infer_encoder(x)
 def test_the_step_audio_tokenizer(data: bytes, known: bool) -> None:
     """FunASR's own files, which lie in the same trees, are not taken for it."""
     assert checkout.has_markers(data, catalog.load(packs=False).targets["step_audio_editx"]) is known
+
+
+def test_our_own_trees_are_no_checkout(tmp_path: Path) -> None:
+    """In site-packages apply-opt's own reference trees lie beside what is looked for."""
+    tree(tmp_path, apply_opt__units__target_repos__one__reference__main=GOOD)
+    with pytest.raises(NotRecognised):
+        where(tmp_path)
+    tree(tmp_path, other__main=GOOD)
+    assert where(tmp_path) == (".", "other/main.py", "one")
