@@ -139,10 +139,12 @@ def _tone(found: Optional[Parity], measured: Optional[Gain], notes: Sequence[tup
     return next((tone for tone in ("bad", "unsure") if tone in tones), "good")
 
 
-def _ran_with(record: Header) -> list[str]:
-    """What was run, and on what."""
-    options = [f"{key}={value}" for key, value in sorted(record.options.items())]
-    return [*options, *record.cases, record.machine.cpu, record.machine.system]
+def _ran_otherwise(record: Header, other: Header, is_measured: bool) -> str:
+    """What was run, and on what, in which ``record`` differs from ``other``; of cases, those that were only measured."""
+    found = [f"{key}={value}" for key, value in sorted(record.options.items()) if other.options.get(key) != value]
+    found += [case for case in record.cases if is_measured and case not in other.cases]
+    machines = zip((record.machine.cpu, record.machine.system), (other.machine.cpu, other.machine.system))
+    return "; ".join([*found, *(one for one, another in machines if one != another)])
 
 
 def _covers(compared: Header, measured: Header) -> bool:
@@ -157,8 +159,9 @@ def _notes(report: Report, pair: Pair, say: Say) -> Iterator[tuple[str, str]]:
     if len(both) == 2 and both[0].record.sha256 != both[1].record.sha256:
         yield "bad", say("different code")
     if len(both) == 2 and not _covers(both[0].record, both[1].record):
-        one, other = (say("list").join(_ran_with(found.record)) for found in both)
-        yield "unsure", say("different conditions", compared=one, measured=other)
+        compared, measured = (found.record for found in both)
+        one, other = _ran_otherwise(compared, measured, False), _ran_otherwise(measured, compared, True)
+        yield "unsure", say("different conditions", compared=one or say("none"), measured=other or say("none"))
     for code in dict.fromkeys(found.code for found in both):
         kinds = [say("compared" if found is pair.verify else "measured") for found in both if found.code == code]
         files, what = say("list").join(code.files), say("list").join(kinds)

@@ -67,5 +67,5 @@ def _rows(record: Verify, say: Say) -> Iterator[tuple[str, str]]:
     if found:
         yield say("error"), f"{found.error:.3g}"
     yield say("lines ran"), numbers.count(record.changed_lines_ran)
-    caught = say("list").join(record.wrong_variants_caught) or say("none")
+    caught = "; ".join(record.wrong_variants_caught) or say("none")
     yield say("wrong caught"), caught
