@@ -65,6 +65,12 @@ def all_respelled(source: Source, changes: Mapping[ast.expr, str]) -> list[Edit]
     return [respelled(source, source.statement(next(iter(own))), own) for own in lines.values()]
 
 
+def above(source: Source, statement: ast.stmt, text: str) -> Edit:
+    """``text`` as a line above ``statement``, which starts its line, as far indented as it is."""
+    line = first_line(statement)
+    return Edit(line, line - 1, source.indent(line) + text + source.newline(line))
+
+
 def below(source: Source, statement: ast.stmt, text: str) -> Edit:
     """``text`` as lines below ``statement``, which is alone on its lines, as far indented as it is."""
     line = last_line(statement)
