@@ -17,7 +17,7 @@ from apply_opt.model.source import Edit, Function, Source, callee, first_line, l
 
 from ._helpers import helpers, insert_above, is_rebound, refuse_compiled
 from ._lines import is_alone, respelled, text_of
-from ._products import is_later
+from ._products import is_later, writes
 from ._scopes import calls, family, methods, named, position
 
 SEQUENTIAL = "Sequential"
@@ -207,9 +207,7 @@ def _check_behind(source: Source, found: Masked) -> None:
         for node in own:
             parent = source.ancestors(node)[0]
             is_augmented = isinstance(parent, ast.AugAssign) and parent.target is node
-            is_method = (
-                isinstance(parent, ast.Attribute) and parent.attr.endswith("_") and not parent.attr.startswith("_")
-            )
+            is_method = isinstance(parent, ast.Attribute) and writes(parent.attr)
             if is_augmented or (is_method and parent is not found.at_end.node):
                 raise Ambiguous(f"{source.name}:{node.lineno}: what comes out of the convolutions is written to")
 
@@ -328,8 +326,7 @@ def _product(function: Function, tensor: str) -> Optional[ast.BinOp]:
 def _is_changed(function: Function, name: str, times: int) -> bool:
     """Whether a variable is given a value more than so many ``times``, or written to in place."""
     own = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
-    methods_called = {n.attr for n in ast.walk(function) if isinstance(n, ast.Attribute) and n.value in own}
-    is_in_place = any(m.endswith("_") and not m.startswith("_") for m in methods_called)
+    is_in_place = any(writes(n.attr) for n in ast.walk(function) if isinstance(n, ast.Attribute) and n.value in own)
     return is_in_place or sum(not isinstance(n.ctx, ast.Load) for n in own) > times
 
 

@@ -83,6 +83,11 @@ def is_read_after(source: Source, use: ast.Name) -> bool:
     return any(not is_size(source, n) for n in reads_after(source, source.statement(use), use.id))
 
 
+def writes(method: str) -> bool:
+    """Whether a tensor's method of that name writes to it: ``add_``."""
+    return method.endswith("_") and not method.startswith("_")
+
+
 def reads_after(source: Source, statement: ast.stmt, name: str) -> list[ast.Name]:
     """Where the variable ``name`` is read behind ``statement``, in the same function."""
     end = (statement.end_lineno or 0, statement.end_col_offset or 0)

@@ -17,6 +17,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
 from ._helpers import check_imported, has_helper, insert_above
+from ._lines import above
 from ._masked_conv import Masked, masked_convolutions, only_where
 from ._scopes import calls
 
@@ -65,11 +66,9 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     found = masked_convolutions(source)
     own = found.forward.args.args[0].arg
     number, header = _numbered(source, found)
-    indent, newline = source.indent(found.loop.lineno), source.newline(found.loop.lineno)
-    ask = Edit(found.loop.lineno, found.loop.lineno - 1, f"{indent}{NAME} = {HELPER}({own}){newline}")
     return [
         insert_above(source, found.cls, HELPER_TEXT),
-        ask,
+        above(source, found.loop, f"{NAME} = {HELPER}({own})"),
         *header,
         only_where(source, found.before, f"{number} in {NAME}"),
         only_where(source, found.at_end, f"len({own}) in {NAME}"),

@@ -18,7 +18,7 @@ from apply_opt.model.source import Edit, Source, callee, own_nodes
 
 from ._helpers import check_imported, insert_above, is_used, meant, refuse_compiled
 from ._lines import all_respelled, text_of
-from ._products import holds_product, in_loop, is_later, is_read_after
+from ._products import holds_product, in_loop, is_later, is_read_after, writes
 from ._scopes import calls, certain, position
 
 SUM, FILL = "_scaled_sum", "_filled"
@@ -194,4 +194,4 @@ def _is_given_between(source: Source, name: str, one: ast.Call, other: ast.Call)
 def _is_in_place(source: Source, node: ast.Name) -> bool:
     """Whether a method is called there that changes the variable's tensor (``x.unsqueeze_(0)``)."""
     parent = source.ancestors(node)[0]
-    return isinstance(parent, ast.Attribute) and parent.attr.endswith("_") and not parent.attr.startswith("_")
+    return isinstance(parent, ast.Attribute) and writes(parent.attr)

@@ -87,7 +87,7 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
 def _loops(source: Source) -> list[Rows]:
     """Every loop in which prompts are written from rows of tensors."""
     nodes = [n for n in source.nodes(*READS) if isinstance(n, (ast.For, ast.ListComp, ast.GeneratorExp))]
-    found = [Rows(loop, names) for loop in nodes if _writes_text(loop) and (names := _read_rows(loop))]
+    found = [Rows(loop, names) for loop in nodes if _writes_text(loop) and (names := _read_rows(source, loop))]
     found = [rows for rows in found if len(rows.names) > 1]
     if not found:
         raise NoSite(
@@ -120,12 +120,12 @@ def _counters(loop: Loop) -> set[str]:
     return found
 
 
-def _read_rows(loop: Loop) -> list[str]:
+def _read_rows(source: Source, loop: Loop) -> list[str]:
     """The variables of which a row is brought to the host, and those that are compared beside them."""
     brought: dict[str, None] = {}
     compared: dict[str, None] = {}
     for name, node in sorted(_rows(loop), key=lambda pair: position(pair[1])):
-        kind = _kind(loop, node)
+        kind = _kind(source, node)
         (brought if kind in READS else compared if kind else {})[name.id] = None
     return [*brought, *(name for name in compared if name not in brought)] if brought else []
 
@@ -141,29 +141,28 @@ def _rows(loop: Loop) -> Iterator[tuple[ast.Name, ast.Subscript]]:
                 yield node.value, node
 
 
-def _kind(loop: Loop, row: ast.Subscript) -> str:
+def _kind(source: Source, row: ast.Subscript) -> str:
     """What becomes of a row: ``tolist``, ``item`` or ``compared``; nothing, where it is used in another way."""
-    parents = {child: parent for parent in ast.walk(loop) for child in ast.iter_child_nodes(parent)}
     node: ast.AST = row
-    parent = parents[node]
+    parent, *around = source.ancestors(row)
     while isinstance(parent, ast.Subscript) and parent.value is node and isinstance(parent.slice, ast.Constant):
-        node, parent = parent, parents[parent]
-    call = parents.get(parent)
+        node, (parent, *around) = parent, around
+    call = around[0]
     is_called = isinstance(call, ast.Call) and call.func is parent and not call.args and not call.keywords
     if isinstance(parent, ast.Attribute) and parent.attr in READS:
         return parent.attr if is_called else ""
     if isinstance(parent, ast.Compare) and len(parent.ops) == 1:
         (other,) = [side for side in (parent.left, *parent.comparators) if side is not node]
         is_number = isinstance(other, ast.Constant) and type(other.value) in (int, float) and other.value in EXACT
-        return "compared" if is_number and _is_asked(parents, parent) else ""
+        return "compared" if is_number and _is_asked(source, parent) else ""
     return ""
 
 
-def _is_asked(parents: Mapping[ast.AST, ast.AST], node: ast.AST) -> bool:
+def _is_asked(source: Source, node: ast.AST) -> bool:
     """Whether only the truth of ``node`` matters."""
-    parent = parents.get(node)
+    parent = source.ancestors(node)[0]
     if isinstance(parent, ast.BoolOp):
-        return _is_asked(parents, parent)
+        return _is_asked(source, parent)
     is_not = isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
     return is_not or (isinstance(parent, (ast.If, ast.IfExp)) and parent.test is node)
 
@@ -180,7 +179,7 @@ def _check(source: Source, rows: Rows) -> None:
     inside = set(map(id, ast.walk(loop)))
     for name in rows.names:
         own = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
-        good = {id(n) for n, row in _rows(loop) if n.id == name and _kind(loop, row)}
+        good = {id(n) for n, row in _rows(loop) if n.id == name and _kind(source, row)}
         bad = [n for n in own if id(n) in inside and id(n) not in good]
         later = [n for n in own if position(n) >= end and isinstance(n.ctx, ast.Load)]
         if bad or later:
