@@ -93,11 +93,11 @@ def check_imported(source: Source, *names: str) -> None:
     bound = _imported(source)
     for name in names:
         if bound.get(name) != MODULES[name]:
-            what = "torch is not imported" if name == "torch" else f"{MODULES[name]} is not imported as {name}"
+            what = f"{name} is not imported" if name == MODULES[name] else f"{MODULES[name]} is not imported as {name}"
             raise Ambiguous(f"{source.name}: {what}")
 
 
-MODULES = {"torch": "torch", "nn": "torch.nn"}
+MODULES = {"torch": "torch", "nn": "torch.nn", "np": "numpy", "ptwt": "ptwt"}
 
 
 def meant(source: Source, node: ast.expr) -> str:

@@ -3,6 +3,7 @@
 
     python scripts/make_patches.py                              for the reference trees
     python scripts/make_patches.py --upstream TREE [TREE …]     for upstream's trees too: git clones, and unpacked wheels
+    python scripts/make_patches.py --upstream TREE --target T   only for upstream's trees of one target
     python scripts/make_patches.py --check                      write nothing; exit 1 where something would change
 
 A patch for an upstream tree has one line of context, and everything that is not context or in a published note is ours.
@@ -121,9 +122,9 @@ def reference_patches(units: catalog.Catalog, writer: Writer) -> None:
         writer.write(out, patch_text(outcomes, texts, origin, 3, "", out))
 
 
-def upstream_patches(units: catalog.Catalog, trees: Sequence[str], writer: Writer) -> None:
-    """The patches named in each ``target.toml``, and the hashes of its known revisions."""
-    for target in units.targets.values():
+def upstream_patches(units: catalog.Catalog, targets: Sequence[str], trees: Sequence[str], writer: Writer) -> None:
+    """The patches named in the ``target.toml`` of each of ``targets``, and the hashes of its known revisions."""
+    for target in (units.targets[name] for name in targets):
         path = os.path.join(target.folder, "target.toml")
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -207,6 +208,7 @@ def main() -> int:
     parser.add_argument(
         "--upstream", nargs="+", metavar="TREE", default=[], help="upstream's trees: local git clones, unpacked wheels"
     )
+    parser.add_argument("--target", metavar="NAME", help="upstream's trees of this target only")
     parser.add_argument("--check", action="store_true", help="write nothing")
     arguments = parser.parse_args()
     if data_root() != ROOT:
@@ -214,8 +216,11 @@ def main() -> int:
     writer = Writer(arguments.check)
     units = catalog.load(packs=False)
     reference_patches(units, writer)
+    if arguments.target not in (None, *units.targets):
+        parser.error(f"no target is called {arguments.target}: {', '.join(units.targets)}")
     if arguments.upstream:
-        upstream_patches(units, arguments.upstream, writer)
+        targets = [arguments.target] if arguments.target else list(units.targets)
+        upstream_patches(units, targets, arguments.upstream, writer)
     for path in writer.changed:
         print(("would change " if arguments.check else "wrote ") + path)
     return int(arguments.check and bool(writer.changed))

@@ -1,0 +1,211 @@
+"""Give the wavelet prompt generator a method that looks at all samples of a batch together.
+
+Its ``forward`` decomposes a sample, takes numbers from the bands, each of them brought to the host on its own, and puts them into
+words. To call it with a whole batch is no way out: it averages over all that it gets. The new method computes the same numbers with
+the batch as one more dimension, and asks the generator's own methods for the words.
+
+What ``forward`` computes is written down once more for that. So this is for generators only whose methods have a form that is known
+(:mod:`_canonical`), whatever their variables and messages are called.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Optional
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
+from apply_opt.model.codemod import OURS, TODO, Site
+from apply_opt.model.parameters import Value
+from apply_opt.model.source import Edit, Function, Source
+
+from ._canonical import form
+from ._dwt_batch_text import HELPER, METHOD, ROWS, helpers, method
+from ._helpers import check_imported, insert_above, refuse_taken, reindent
+from ._lines import below, is_alone
+from ._scopes import calls, methods
+
+SITE = "generator"
+FORMS = {
+    "forward": ("1c7f1cf02648e237", "7efe6bcb16874c43"),
+    "_extract_frequency_features": ("ccb8180d708694ed", "196540675774f9bc"),
+    "_extract_trend_features": ("a8c7e3b4ca56a6f0", "38358539903bf7d4"),
+    "_extract_quality_features": ("49985b4601b9a3f8", "64ac7ebf13febf5e"),
+}
+"""The forms of the methods that are written down once more, one for each way in which generators are known to say it."""
+WORDS = (
+    "_calculate_difficulty",
+    "_map_frequency_pattern",
+    "_map_trend_pattern",
+    "_analyze_volatility_pattern",
+    "_map_quality_pattern",
+)
+"""The methods that are called, whatever they do."""
+NUMBERS = (
+    "energy_ratio",
+    "energy_entropy",
+    "dominant_energy",
+    "trends",
+    "frequency_stds",
+    "signal_std",
+    "noise_std",
+    "snr_db",
+    "volatility_ratio",
+)
+"""The features that are no whole numbers."""
+MODES = ("reflect", "zero", "constant", "periodic", "symmetric")
+HARMLESS = ("torch.no_grad()", "torch.inference_mode()")
+SETTING = re.compile(r"self\.\w+ == '\w+'")
+ANY = 99
+"""More digits than any number has."""
+
+
+class Generator(NamedTuple):
+    """A class that takes features from a wavelet decomposition, its ``forward``, and how that treats the ends of a series."""
+
+    cls: ast.ClassDef
+    forward: Function
+    mode: ast.Constant
+
+
+def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
+    """The site ``generator``: its class, or the method that it was given."""
+    cls = _class(source)
+    ours = [m for m in methods(cls) if m.name == METHOD]
+    if _is_there(source, ours):
+        return [Site(SITE, ours[0].lineno, OURS)]
+    _check(source, _generator(source, cls))
+    return [Site(SITE, cls.lineno, TODO)]
+
+
+def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
+    """The two classes above the generator's, and the method below ``forward``."""
+    found = _generator(source, _class(source))
+    text = helpers(found.cls.name, str(found.mode.value), *_digits(source, found.cls))
+    return [
+        insert_above(source, found.cls, text),
+        below(source, found.forward, "\n" + reindent(method(), source.indent_unit())),
+    ]
+
+
+def _class(source: Source) -> ast.ClassDef:
+    """The class with the methods of a generator."""
+    classes = [s for s in source.tree.body if isinstance(s, ast.ClassDef)]
+    found = [cls for cls in classes if {*FORMS, *WORDS} <= {m.name for m in methods(cls)}]
+    if not found:
+        raise NoSite(f"{source.name}: no class puts a wavelet decomposition into words ({', '.join(WORDS)})")
+    if len(found) > 1:
+        raise Ambiguous(f"{source.name}: several classes do: {', '.join(f'{c.name} (line {c.lineno})' for c in found)}")
+    return found[0]
+
+
+def _is_there(source: Source, ours: Sequence[Function]) -> bool:
+    """Whether both classes and the method are there; raises where only some are, or the names mean something else."""
+    parts = [s for s in source.tree.body if isinstance(s, ast.ClassDef) and s.name in (ROWS, HELPER)]
+    if len(parts) == 2 and len(ours) == 1:
+        return True
+    if parts or ours:
+        raise PartlyApplied(
+            f"{source.name}:{[*parts, *ours][0].lineno} is partly applied: {ROWS}, {HELPER} or {METHOD} is missing",
+            "take the part that is there out by hand, then apply again",
+        )
+    refuse_taken(source, ROWS, HELPER, METHOD)
+    return False
+
+
+def _generator(source: Source, cls: ast.ClassDef) -> Generator:
+    own = [m.name for m in methods(cls)]
+    for name in {name for name in (*FORMS, *WORDS) if own.count(name) > 1}:
+        raise Ambiguous(f"{source.name}: {cls.name}.{name} is defined more than once")
+    (forward,) = [m for m in methods(cls) if m.name == "forward"]
+    found = [c for c in ast.walk(forward) if isinstance(c, ast.Call) and ast.unparse(c.func) == "ptwt.wavedec"]
+    modes = [k.value for c in found for k in c.keywords if k.arg == "mode"]
+    if len(modes) != 1 or not isinstance(modes[0], ast.Constant) or modes[0].value not in MODES:
+        raise Ambiguous(
+            f"{source.name}:{forward.lineno}: {cls.name}.forward does not decompose in one call of ptwt.wavedec"
+        )
+    return Generator(cls, forward, modes[0])
+
+
+def _check(source: Source, found: Generator) -> None:
+    """Raise where the method would not give what ``forward`` does."""
+    own = [m for m in methods(found.cls) if m.name in (*FORMS, *WORDS)]
+    for function in own:
+        if any(ast.unparse(d) not in HARMLESS for d in function.decorator_list):
+            raise Conflict(
+                f"{source.name}:{function.lineno}: {function.name} is decorated: what it gives cannot be told"
+            )
+        if function.name in FORMS and _form(function, found.mode) not in FORMS[function.name]:
+            raise Ambiguous(
+                f"{source.name}:{function.lineno}: what {found.cls.name}.{function.name} computes is not known: "
+                "that the same is computed for a whole batch cannot be promised"
+            )
+    for function in methods(found.cls):
+        kept = _kept(function) if function.name not in (*FORMS, "__init__") else None
+        if kept:
+            raise Conflict(
+                f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
+            )
+    check_imported(source, "torch", "nn", "np", "ptwt")
+    if not is_alone(source, found.forward):
+        raise Ambiguous(f"{source.name}:{found.forward.lineno}: forward shares its lines with something else")
+
+
+def _kept(function: Function) -> Optional[ast.stmt]:
+    """A statement of ``function`` that changes an object, or may do so."""
+    for node in ast.walk(function):
+        is_written = isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
+        if is_written and ast.unparse(node).startswith("self."):
+            return node  # type: ignore[return-value]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and function.name in WORDS:
+            return node
+        if isinstance(node, (ast.Global, ast.Nonlocal)):
+            return node
+    return None
+
+
+def _form(function: Function, mode: ast.Constant) -> str:
+    """Its form, for a decomposition of any ``mode``."""
+    kept, mode.value = mode.value, MODES[0]
+    try:
+        return form(function)
+    finally:
+        mode.value = kept
+
+
+def _digits(source: Source, cls: ast.ClassDef) -> tuple[dict[str, int], str]:
+    """How many digits after the point are printed of those numbers that other methods read; and when that happens."""
+    digits: dict[str, int] = {}
+    readers = set()
+    for node in ast.walk(source.tree):
+        name = node.slice.value if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) else None
+        function = source.function(node) if name in NUMBERS else None
+        if name in NUMBERS and (function is None or function.name not in (*FORMS, *WORDS)):
+            digits[str(name)] = max(digits.get(str(name), 0), _printed(source.ancestors(node)[0]))
+            readers.add(function)
+    return digits, _condition(source, cls, readers.pop()) if len(readers) == 1 else ""
+
+
+def _condition(source: Source, cls: ast.ClassDef, function: Optional[Function]) -> str:
+    """When ``function`` is called, where that is in one place and a matter of the generator's settings."""
+    uses = calls(source, function.name, cls) if function else []
+    tests = []
+    node: ast.AST = uses[0] if len(uses) == 1 else cls
+    for parent in source.ancestors(node):
+        if isinstance(parent, ast.If):
+            is_setting = SETTING.fullmatch(ast.unparse(parent.test))
+            if not is_setting or not isinstance(node, ast.stmt):
+                return ""
+            tests.append(
+                ast.unparse(parent.test) if node in parent.body else ast.unparse(parent.test).replace("==", "!=")
+            )
+        node = parent
+    return " and ".join(test.replace("self.", "generator.") for test in reversed(tests)).replace("'", '"')
+
+
+def _printed(node: ast.AST) -> int:
+    """With how many digits a number in an f-string is printed: ``2`` for ``{x:.2f}``."""
+    spec = ast.unparse(node.format_spec) if isinstance(node, ast.FormattedValue) and node.format_spec else ""
+    found = re.fullmatch(r"f['\"]\.(\d)f['\"]", spec)
+    return int(found[1]) if found else ANY

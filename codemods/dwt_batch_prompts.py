@@ -1,0 +1,186 @@
+"""Ask the wavelet prompt generator about the whole batch, ahead of the loop that writes a prompt for each sample.
+
+The loop stays as it is, and so does its call of the generator: for a sample of which nothing was found out beforehand.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from apply_opt.errors import Ambiguous, NoSite
+from apply_opt.model.codemod import OURS, TODO, Site
+from apply_opt.model.parameters import Value
+from apply_opt.model.source import Edit, Function, Source
+
+from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
+from ._lines import above, all_respelled, starts_line, text_of
+from ._products import in_loop
+from ._scopes import calls, parameters_of, position
+
+HELPER, FOUND, WRITER, SITE = "_features_of_each", "batch_features", "build_prompt_text", "samples"
+PLAIN = (ast.List, ast.Dict, ast.Constant, ast.JoinedStr, ast.ListComp, ast.DictComp)
+HELPER_TEXT = f'''
+def {HELPER}(generator, samples):
+    """What `generator` finds out about all of `samples` (B, N, T) at once, by their numbers; nothing, where it cannot."""
+    look = getattr(generator, "features_of_each", None)
+    return look(samples) if look else {{}}
+'''
+
+
+class Asked(NamedTuple):
+    """A loop over samples, the call of a generator in it, and the variables for the samples' number and for all of them."""
+
+    loop: ast.For
+    call: ast.Call
+    number: str
+    samples: str
+
+
+def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
+    """The site ``samples``: the call of the generator for one sample."""
+    uses = calls(source, HELPER)
+    if is_used(source, HELPER, uses, 1):
+        return [Site(SITE, uses[0].lineno, OURS)]
+    return [Site(SITE, _asked(source).call.lineno, TODO)]
+
+
+def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
+    """All samples ahead of the loop; and in it what was found of one of them, or else the call as it was."""
+    found = _asked(source)
+    generator = ast.unparse(found.call.func)
+    return [
+        insert_above(source, found.loop, HELPER_TEXT),
+        above(source, found.loop, f"{FOUND} = {HELPER}({generator}, {found.samples})"),
+        *all_respelled(source, {found.call: f"{FOUND}.get({found.number}) or {text_of(source, found.call)}"}),
+    ]
+
+
+def _asked(source: Source) -> Asked:
+    loops = [n for n in source.nodes(WRITER) if isinstance(n, ast.For)]
+    found = [asked for loop in loops for asked in _in_loop(source, loop)]
+    if not found:
+        raise NoSite(
+            f"{source.name}: no loop asks a generator about one sample after the other, to write prompts ({WRITER})"
+        )
+    if len(found) > 1:
+        lines = ", ".join(str(asked.call.lineno) for asked in found)
+        raise Ambiguous(f"{source.name}: a generator is asked in {len(found)} places: lines {lines}")
+    _check(source, found[0])
+    return found[0]
+
+
+def _in_loop(source: Source, loop: ast.For) -> list[Asked]:
+    """The calls ``self.generator(samples[b : b + 1])`` that are all of a statement of ``loop``'s own."""
+    writers = {
+        ast.unparse(call.func.value) for call in calls(source, WRITER, loop) if isinstance(call.func, ast.Attribute)
+    }
+    found = []
+    for statement in loop.body:
+        call = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+        if (
+            isinstance(call, ast.Call)
+            and ast.unparse(call.func) in writers
+            and len(call.args) == 1
+            and not call.keywords
+        ):
+            number = _number(loop)
+            samples = _samples(source, loop, call.args[0], number) if number else None
+            if not samples:
+                raise Ambiguous(
+                    f"{source.name}:{call.lineno}: whether that asks about one sample of the batch cannot be told"
+                )
+            found.append(Asked(loop, call, number, samples))
+    return found
+
+
+def _number(loop: ast.For) -> str:
+    """The variable that counts from 0: ``b`` of ``for b in range(B)``, or of ``for b, sample in enumerate(samples)``."""
+    among, target = loop.iter, loop.target
+    kind = among.func.id if isinstance(among, ast.Call) and isinstance(among.func, ast.Name) else ""
+    if not isinstance(among, ast.Call) or len(among.args) != 1 or among.keywords:
+        return ""
+    if kind == "enumerate" and isinstance(target, ast.Tuple):
+        target = target.elts[0]
+    return target.id if kind in ("range", "enumerate") and isinstance(target, ast.Name) else ""
+
+
+def _samples(source: Source, loop: ast.For, sample: ast.expr, number: str) -> str:
+    """The variable of which ``sample`` is one row, as a batch of one; nothing, where it is something else."""
+    if isinstance(sample, ast.Name):
+        given = [s for s in loop.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == sample.id]
+        return (
+            _samples(source, loop, given[0].value, number) if len(given) == 1 and _stores(loop, sample.id) == 1 else ""
+        )
+    if isinstance(sample, ast.Call) and isinstance(sample.func, ast.Attribute) and not sample.keywords:
+        name, arguments = sample.func.attr, [ast.unparse(a) for a in sample.args]
+        if (name, arguments) == ("contiguous", []):
+            return _samples(source, loop, sample.func.value, number)
+        return _row(loop, sample.func.value, number) if (name, arguments) == ("unsqueeze", ["0"]) else ""
+    if not isinstance(sample, ast.Subscript):
+        return ""
+    first, *rest = sample.slice.elts if isinstance(sample.slice, ast.Tuple) else [sample.slice]
+    if any(ast.unparse(other) != ":" for other in rest):
+        return ""
+    if isinstance(first, ast.Constant) and first.value is None:
+        return _row(loop, sample.value, number)
+    is_one = isinstance(sample.value, ast.Name) and ast.unparse(first) in (
+        f"{number}:{number} + 1",
+        f"{number}:1 + {number}",
+    )
+    return ast.unparse(sample.value) if is_one else ""
+
+
+def _row(loop: ast.For, row: ast.expr, number: str) -> str:
+    """The variable of which ``row`` is ``samples[number]``, under whatever name."""
+    if isinstance(row, ast.Subscript) and isinstance(row.value, ast.Name):
+        return row.value.id if ast.unparse(row.slice) == number else ""
+    among = loop.iter.args[0] if isinstance(loop.iter, ast.Call) else None
+    is_target = (
+        isinstance(loop.target, ast.Tuple) and isinstance(row, ast.Name) and ast.unparse(loop.target.elts[1]) == row.id
+    )
+    return among.id if is_target and isinstance(among, ast.Name) and _stores(loop, ast.unparse(row)) == 1 else ""
+
+
+def _stores(scope: ast.AST, name: str) -> int:
+    return sum(isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load) for n in ast.walk(scope))
+
+
+def _check(source: Source, found: Asked) -> None:
+    """Raise where the samples may be others when the generator is asked about them ahead of the loop."""
+    loop, function = found.loop, source.function(found.loop)
+    if function is None or not starts_line(source, loop):
+        raise Ambiguous(f"{source.name}:{loop.lineno}: the loop is in no function, or shares its line")
+    refuse_compiled(source, function)
+    refuse_taken(source, FOUND)
+    if in_loop(source, loop):
+        raise Ambiguous(f"{source.name}:{loop.lineno}: the loop is in another one")
+    if _stores(loop, found.samples) or _stores(loop, found.number) > 1:
+        raise Ambiguous(f"{source.name}:{loop.lineno}: {found.samples} or {found.number} changes in the loop")
+    earlier = [n for n in ast.walk(function) if _is_store(n, found.samples) and position(n) < position(loop)]
+    if not earlier and found.samples not in [parameter.arg for parameter in parameters_of(function)]:
+        raise Ambiguous(f"{source.name}:{loop.lineno}: where {found.samples} comes from cannot be told")
+    for node in ast.walk(loop):
+        if _may_write_to_tensor(function, node):
+            raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: something is changed in place in the loop")
+
+
+def _is_store(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
+
+
+def _may_write_to_tensor(function: Function, node: ast.AST) -> bool:
+    """Whether ``node`` changes an object in place that may be a tensor: it is nothing that began as a list, a dictionary or a text."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr.endswith("_") and not node.func.attr.startswith("_")
+    if isinstance(node, ast.AugAssign):
+        target: ast.expr = node.target
+    elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        target = node.value
+    else:
+        return False
+    stores = [
+        n for n in ast.walk(function) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == ast.unparse(target)
+    ]
+    return not stores or not all(isinstance(n.value, PLAIN) for n in stores)

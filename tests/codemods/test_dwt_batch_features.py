@@ -1,0 +1,227 @@
+"""``dwt_batch_features``: only for generators that compute what is known, however they say it."""
+
+from __future__ import annotations
+
+import pytest
+from cases import plan, refuses, replaced
+from support import ROOT
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
+from apply_opt.model.plan import ALREADY, PLANNED
+
+NAME = "dwt_batch_features"
+GENERATOR = (ROOT / "target_repos" / "time_llm" / "reference" / "layers" / "DWTPromptGenerator.py").read_text(
+    encoding="utf-8"
+)
+METHOD = "    def features_of_each(self, x_enc):\n"
+
+
+def changed(text: str) -> str:
+    """What comes out of a generator for which it lands."""
+    outcome = plan(NAME, text)
+    assert outcome.kind == PLANNED, outcome.message
+    after = outcome.after.decode()
+    compile(after, NAME, "exec")
+    assert plan(NAME, after).kind == ALREADY
+    return after
+
+
+def test_what_is_added() -> None:
+    after = changed(GENERATOR)
+    first = after.index("class _RowByRow")
+    second, cls = after.index("class _BatchFeatures:"), after.index("class DWTPromptGenerator(")
+    added = after.index(METHOD)
+    assert first < second < cls < added < after.index("    def _extract_frequency_features")
+    assert "type(generator) is not DWTPromptGenerator" in after
+    end = after.index("        return _BatchFeatures(self).of(x_enc)\n") + len(
+        "        return _BatchFeatures(self).of(x_enc)\n"
+    )
+    assert after[:first] + after[cls : added - 1] + after[end:] == GENERATOR
+    for placeholder in ("GENERATOR", "MODE", "DIGITS", "ROWS", "HELPER"):
+        assert placeholder not in after
+
+
+CHECK = """        if torch.isnan(x_enc).any() or torch.isinf(x_enc).any():
+            raise ValueError("the sample has NaN or infinity in it")
+"""
+UNREAD = "        device = x_enc.device\n        kind: object = x_enc.dtype\n"
+SAME: dict[str, list[tuple[str, str]]] = {
+    "another class": [("DWTPromptGenerator", "WaveletPrompter")],
+    "other variables": [("bands", "parts"), ("energies", "e"), ("coeffs", "c_all"), ("safe", "p")],
+    "another parameter": [("x_enc", "samples")],
+    "other messages": [
+        ("the sample has NaN or infinity in it", "numbers"),
+        ("a tensor is needed, not {type(x_enc)}", "no"),
+    ],
+    "no check for numbers": [(CHECK, "")],
+    "one more check": [(CHECK, CHECK + "        if x_enc.numel() == 0:\n            raise ValueError('nothing')\n")],
+    "annotations": [("def forward(self, x_enc):", "def forward(self, x_enc: torch.Tensor) -> dict:")],
+    "comments": [
+        ("        total = sum(energies)\n", "        # all bands\n        total = sum(energies)  # of a row\n")
+    ],
+    "other thresholds": [('"snr_high": 20', '"snr_high": 25')],
+    "another difficulty": [("40 * (1 -", "50 * (1 -")],
+    "other words": [("many scales", "a lot of scales")],
+    "another wavelet": [('wavelet="db4", level=3', 'wavelet="haar", level=2')],
+    "no gradients": [("    def forward", "    @torch.no_grad()\n    def forward")],
+    "unread values": [("        B, N, T = x_enc.shape\n", "        B, N, T = x_enc.shape\n" + UNREAD)],
+    "numbered bands": [
+        ("for c in coeffs:\n            if c.shape", "for k, c in enumerate(coeffs):\n            if c.shape"),
+        ('f"a band of {c.shape[-1]} has no trend"', 'f"band {k} has no trend"'),
+    ],
+    "more methods": [("    def _calculate", "    def reset(self):\n        return self.level\n\n    def _calculate")],
+    "tabs": [("    ", "\t")],
+    "other line endings": [("\n", "\r\n")],
+}
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_the_same_in_other_words(how: str) -> None:
+    text = GENERATOR
+    for old, new in SAME[how]:
+        assert old in text
+        text = text.replace(old, new)
+    changed(text)
+
+
+@pytest.mark.parametrize("mode", ["zero", "periodic", "symmetric", "constant"])
+def test_how_the_ends_are_treated(mode: str) -> None:
+    after = changed(GENERATOR.replace('mode="reflect"', f"mode='{mode}'"))
+    assert f'level=generator.level, mode="{mode}")' in after and "reflect" not in after
+
+
+OTHER = {
+    "forward, on half of the steps": (("x_enc.reshape(B * N, 1, T)", "x_enc.reshape(B * N, 1, T)[..., ::2]"), "forward"),
+    "forward, one more feature": (('"difficulty": self', '"length": T, "difficulty": self'), "forward"),
+    "forward, another check": (("if 2**self.level > T:", "if 3**self.level > T:"), "forward"),
+    "forward, on one variable": (("x_enc.reshape(B * N, 1, T).float()", "x_enc[:, :1].reshape(B, 1, T).float()"), "forward"),
+    "energies not squared": (("torch.sum(c**2, dim=-1)", "torch.sum(c.abs(), dim=-1)"), "frequency"),
+    "another mean": (("torch.clamp(energy_entropy, min=0).mean()", "torch.clamp(energy_entropy, min=0).median()"), "frequency"),
+    "another protection": (("torch.clamp(energy_ratio, min=1e-10)", "torch.clamp(energy_ratio, min=1e-8)"), "frequency"),
+    "the loudest variable": (("energy_ratio[dominant_band].mean().item()", "energy_ratio[dominant_band].max().item()"), "frequency"),
+    "the whole change": (("(c[..., 1:] - c[..., :-1]).mean().item()", "(c[..., 1:] - c[..., :-1]).sum().item()"), "trend"),
+    "another consistency": (("else 0.5", "else 0.0"), "trend"),
+    "another deviation": (("torch.std(c).item()", "torch.std(c, unbiased=False).item()"), "quality"),
+    "a print": (("        signal_std, noise_std = stds", "        print(stds)\n        signal_std, noise_std = stds"), "quality"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_something_else_is_computed(what: str) -> None:
+    change, method = OTHER[what]
+    refuses(NAME, replaced(GENERATOR, change), Ambiguous, method, "is not known")
+
+
+KEEPS = {
+    "an attribute": ("        direction =", "        self.last = consistency\n        direction ="),
+    "an entry": ("        direction =", "        self.seen['a'] = consistency\n        direction ="),
+    "a list": ("        direction =", "        self.seen.append(consistency)\n        direction ="),
+    "a print": ("        direction =", "        print(consistency)\n        direction ="),
+    "a global": ("        direction =", "        global last\n        direction ="),
+    "in what writes": ("        return (\n            f\"<|start", "        self.count += 1\n        return (\n            f\"<|start"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", KEEPS)
+def test_something_is_kept_from_sample_to_sample(what: str) -> None:
+    refuses(NAME, replaced(GENERATOR, KEEPS[what]), Conflict, "does more than to return something")
+
+
+def test_look_alikes() -> None:
+    refuses(NAME, "class Model:\n    def forward(self, x):\n        return x\n", NoSite, "no class puts")
+    refuses(NAME, GENERATOR.replace("_map_trend_pattern", "_say"), NoSite, "no class puts")
+    refuses(NAME, GENERATOR.replace("_extract_trend_features", "_trends"), NoSite, "no class puts")
+    again = GENERATOR[GENERATOR.index("class DWT") :].replace("class DWTPromptGenerator", "class Second")
+    refuses(NAME, f"{GENERATOR}\n\n{again}", Ambiguous, "several classes", "Second")
+    twice = replaced(
+        GENERATOR, ("    def _calculate", "    def forward(self, x):\n        return 1\n\n    def _calculate")
+    )
+    refuses(NAME, twice, Ambiguous, "forward is defined more than once")
+
+
+def test_decorated_and_other_imports() -> None:
+    decorated = GENERATOR.replace("    def forward", "    @torch.compile\n    def forward")
+    refuses(NAME, decorated, Conflict, "forward is decorated")
+    refuses(
+        NAME, GENERATOR.replace("import numpy as np", "import cupy as np"), Ambiguous, "numpy is not imported as np"
+    )
+    refuses(NAME, GENERATOR.replace("import ptwt\n", ""), Ambiguous, "ptwt is not imported")
+    refuses(
+        NAME,
+        GENERATOR.replace("from torch import nn", "import other.nn as nn"),
+        Ambiguous,
+        "torch.nn is not imported as nn",
+    )
+
+
+def test_another_call_of_the_decomposition() -> None:
+    refuses(NAME, GENERATOR.replace("ptwt.wavedec", "pywt.wavedec"), Ambiguous, "in one call of ptwt.wavedec")
+    refuses(NAME, GENERATOR.replace('mode="reflect"', "mode=self.mode"), Ambiguous, "in one call of ptwt.wavedec")
+    refuses(NAME, GENERATOR.replace('mode="reflect"', 'mode="odd"'), Ambiguous, "in one call of ptwt.wavedec")
+
+
+def test_names_that_are_taken() -> None:
+    refuses(NAME, GENERATOR + "\n_RowByRow = 1\n", Conflict, "_RowByRow")
+    refuses(NAME, GENERATOR + "\n\ndef features_of_each():\n    pass\n", Conflict, "features_of_each")
+
+
+def test_by_half() -> None:
+    after = changed(GENERATOR)
+    without = after.replace(METHOD, "    def other(self, x_enc):\n")
+    refuses(NAME, without, PartlyApplied, "is missing")
+    refuses(NAME, GENERATOR + "\n\nclass _BatchFeatures:\n    pass\n", PartlyApplied, "is missing")
+
+
+PRINTING = """
+    def build_detailed(self, features):
+        return f"{features['snr_db']:.1f} dB, {features['energy_entropy']:.2f}, {features['snr_db']:.0f}"
+"""
+CHOOSING = """
+    def build(self, features):
+        if self.compression == "minimal":
+            return ""
+        elif self.compression == "balanced":
+            return "short"
+        else:
+            return self.build_detailed(features)
+"""
+
+
+def test_which_digits_are_printed() -> None:
+    shown = 'self.digits = {"snr_db": 1, "energy_entropy": 2}\n'
+    assert "        self.digits = {}\n" in changed(GENERATOR)
+    assert f"        {shown}" in changed(GENERATOR + PRINTING)
+    chosen = changed(GENERATOR + PRINTING + CHOOSING)
+    when = 'if generator.compression != "minimal" and generator.compression != "balanced":'
+    assert f"        self.digits = {{}}\n        {when}\n            {shown}" in chosen
+    direct = """
+    def build(self, features):
+        if self.compression == "long":
+            return self.build_detailed(features)
+"""
+    text = changed(GENERATOR + PRINTING + direct)
+    assert f'        if generator.compression == "long":\n            {shown}' in text
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        PRINTING + CHOOSING.replace('elif self.compression == "balanced"', "elif features['x'] > 1"),
+        PRINTING + CHOOSING + CHOOSING.replace("def build", "def again"),
+    ],
+)
+def test_when_digits_are_printed_cannot_be_told(more: str) -> None:
+    assert '        self.digits = {"snr_db": 1, "energy_entropy": 2}\n' in changed(GENERATOR + more)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "str(features['snr_db'])",
+        "f\"{features['snr_db']}\"",
+        "f\"{features['snr_db']:5.1f}\"",
+        "features['snr_db'] > 3",
+    ],
+)
+def test_digits_that_cannot_be_told(reading: str) -> None:
+    assert '{"snr_db": 99}' in changed(GENERATOR + f"\n    def more(self, features):\n        return {reading}\n")

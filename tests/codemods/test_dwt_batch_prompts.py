@@ -1,0 +1,213 @@
+"""``dwt_batch_prompts``: only where a loop asks a generator about one sample of a batch after the other."""
+
+from __future__ import annotations
+
+import pytest
+from cases import above, block, constant, lands, plan, refuses, replaced, with_class
+
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
+from apply_opt.model.plan import PLANNED
+
+NAME = "dwt_batch_prompts"
+HELPER = constant(NAME, "HELPER_TEXT")
+CLASS = "class Model(torch.nn.Module):\n"
+HEADER = "def forecast(self, x):"
+BODY = """
+B, N, T = x.shape
+prompts = []
+@for b in range(B):
+    sample = x[b:b+1, :, :]
+    features = self.generator(sample)
+    text = self.generator.build_prompt_text(features, {"b": b})
+    prompts.append(text)
+return self.tokenizer(prompts)
+"""
+CALL = "batch_features = _features_of_each(self.generator, x)\n"
+ASKED = "self.generator(sample)"
+
+
+def module(body: str = BODY, header: str = HEADER) -> str:
+    """A model whose method is this; ``@`` is where the call goes."""
+    return with_class("import torch", CLASS, {header: body.replace("@", "")})
+
+
+def changed(body: str = BODY, asked: str = ASKED, call: str = CALL, header: str = HEADER, number: str = "b") -> str:
+    """The same with the change in it."""
+    indent = body[: body.index("@")].rpartition("\n")[2]
+    body = replaced(body, ("@", call + indent), (asked, f"batch_features.get({number}) or {asked}"))
+    return above(with_class("import torch", CLASS, {header: body}), CLASS, HELPER)
+
+
+FORKS = [
+    (BODY, ASKED),
+    (replaced(BODY, ("x[b:b+1, :, :]", "x[b:b + 1]")), ASKED),
+    (replaced(BODY, ("x[b:b+1, :, :]", "x[b].unsqueeze(0)")), ASKED),
+    (replaced(BODY, ("x[b:b+1, :, :]", "x[b][None]")), ASKED),
+    (replaced(BODY, ("for b in range(B)", "for b, one in enumerate(self.order(x))")), ASKED),
+    (replaced(BODY, ("x[b:b+1, :, :]", "x[b:1 + b].contiguous()")), ASKED),
+    (replaced(BODY, ("    sample = x[b:b+1, :, :]\n", ""), ("(sample)", "(x[b:b+1])")), "self.generator(x[b:b+1])"),
+    (
+        replaced(BODY, ("for b in range(B)", "for b, one in enumerate(x)"), ("x[b:b+1, :, :]", "one.unsqueeze(0)")),
+        ASKED,
+    ),
+    (replaced(BODY, ("    prompts.append(text)", "    prompts += [text] * N\n    # all variables")), ASKED),
+    (replaced(BODY, ("    text =", "    print(features)\n    text =")), ASKED),
+    (replaced(BODY, ("    text =", "    seen = {}\n    seen[b] = features\n    text =")), ASKED),
+    (
+        replaced(BODY, ("self.generator(sample)", "self.generator(\n        sample,\n    )")),
+        "self.generator(\n        sample,\n    )",
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "asked"), FORKS)
+def test_lands(body: str, asked: str) -> None:
+    lands(NAME, module(body), changed(body, asked))
+
+
+def test_lands_in_a_condition() -> None:
+    body = """
+    B, N, T = x.shape
+    if self.use_wavelets and self.generator is not None:
+        windows = x.clone()
+    prompts = []
+    if self.use_wavelets and self.generator is not None:
+        # one after the other
+        @for i in range(B):
+            found: dict = self.generator(windows[i:i+1])
+            prompts.append(self.generator.build_prompt_text(found, {}))
+    else:
+        for b in range(B):
+            prompts.append(f"{x[b].min().item()}")
+    return prompts
+    """
+    call = "batch_features = _features_of_each(self.generator, windows)\n"
+    body = block(body)
+    lands(NAME, module(body), changed(body, "self.generator(windows[i:i+1])", call, number="i"))
+
+
+def test_lands_on_a_parameter_and_in_a_function() -> None:
+    text = f"def write(self, x):\n{block(BODY.replace('@', ''), 4)}\n"
+    outcome = plan(NAME, text)
+    assert outcome.kind == PLANNED, outcome.message
+    assert outcome.after.decode().startswith(HELPER.strip("\n"))
+
+
+def test_lands_with_other_line_endings_and_tabs() -> None:
+    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed()))
+    outcome = plan(NAME, before)
+    assert outcome.kind == PLANNED, outcome.message
+    assert outcome.after.decode() == after
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        replaced(BODY, ("self.generator(sample)", "self.generator.forward(sample)")),
+        replaced(BODY, ("self.generator(sample)", "self.other(sample)")),
+        replaced(BODY, ("build_prompt_text", "describe")),
+        replaced(BODY, ("self.generator(sample)", "self.generator(sample, b)")),
+        replaced(BODY, ("self.generator(sample)", "self.generator(x_enc=sample)")),
+        replaced(BODY, ("features = self.generator(sample)", "features = list(self.generator(sample))")),
+        replaced(BODY, ("    features = self", "    if b:\n        features = self")),
+        "# self.generator(x[b:b+1]) and build_prompt_text\nreturn 'build_prompt_text'@",
+    ],
+)
+def test_nobody_is_asked(body: str) -> None:
+    refuses(NAME, module(body), NoSite, "no loop asks a generator")
+
+
+def test_the_whole_batch_on_purpose() -> None:
+    body = "@features = self.generator(x)\nreturn self.generator.build_prompt_text(features, {})"
+    refuses(NAME, module(body), NoSite, "no loop asks a generator")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b:b+2]")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b:b+1, 0:1, :]")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b:b+1, :, 5:]")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b]")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[0:1]")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b:b+1].diff()")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b:b+1] * 2")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b].unsqueeze(1)")),
+        replaced(BODY, ("x[b:b+1, :, :]", "self.x[b:b+1]")),
+        replaced(BODY, ("x[b:b+1, :, :]", "x[:, b:b+1]")),
+        replaced(BODY, ("range(B)", "range(1, B)")),
+        replaced(BODY, ("range(B)", "reversed(range(B))")),
+        replaced(BODY, ("range(B)", "self.order")),
+        replaced(
+            BODY,
+            ("for b in range(B)", "for b, one in enumerate(self.order(x))"),
+            ("x[b:b+1, :, :]", "one.unsqueeze(0)"),
+        ),
+        replaced(BODY, ("    features =", "    sample = sample + 1\n    features =")),
+        replaced(BODY, ("    sample = x[b:b+1, :, :]\n", "")),
+    ],
+)
+def test_whether_that_is_one_sample_cannot_be_told(body: str) -> None:
+    refuses(NAME, module(body), Ambiguous, "one sample of the batch")
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (replaced(BODY, ("    prompts.append", "    x = x + 1\n    prompts.append")), "changes in the loop"),
+        (replaced(BODY, ("    sample =", "    b = b + 0\n    sample =")), "changes in the loop"),
+        (replaced(BODY, ("    prompts.append", "    x[b] = 0\n    prompts.append")), "in place"),
+        (replaced(BODY, ("    prompts.append", "    sample.mul_(2)\n    prompts.append")), "in place"),
+        (replaced(BODY, ("    prompts.append", "    features *= 2\n    prompts.append")), "in place"),
+        (replaced(BODY, ("    features =", "    sample *= 2\n    features =")), "one sample of the batch"),
+        (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another one"),
+        (replaced(BODY, ("x[b:b+1, :, :]", "other[b:b+1]")), "where other comes from"),
+        (replaced(BODY, ("x[b:b+1, :, :]", "other[b:b+1]"), ("return", "other = x\nreturn")), "where other comes from"),
+    ],
+)
+def test_samples_that_may_be_others(body: str, reason: str) -> None:
+    refuses(NAME, module(body), Ambiguous, reason)
+
+
+def test_in_no_function() -> None:
+    refuses(NAME, f"import torch\n{block(BODY.replace('@', '').replace('return ', ''))}\n", Ambiguous, "in no function")
+
+
+def test_two_loops() -> None:
+    twice = with_class(
+        "import torch", CLASS, {f"def {n}(self, x):": BODY.replace("@", "") for n in ("forecast", "impute")}
+    )
+    refuses(NAME, twice, Ambiguous, "in 2 places")
+
+
+def test_compiled() -> None:
+    refuses(NAME, module(header="@torch.compile\n    def forecast(self, x):"), Conflict, "decorated")
+
+
+def test_names_that_are_taken() -> None:
+    refuses(
+        NAME, module(replaced(BODY, ("prompts = []", "prompts = []\nbatch_features = 1"))), Conflict, "batch_features"
+    )
+    refuses(NAME, module() + "\n\n_features_of_each = 1\n", Conflict, "_features_of_each")
+
+
+def test_by_half() -> None:
+    half = changed().replace(CALL.strip(), "batch_features = {}")
+    refuses(NAME, half, PartlyApplied, "_features_of_each is defined 1 times")
+
+
+def test_a_generator_without_the_method() -> None:
+    """Where the other half is not there, the loop asks as it did."""
+    space: dict[str, object] = {}
+    exec(HELPER, space)
+    helper = space["_features_of_each"]
+    assert callable(helper)
+    assert helper(object(), [1]) == {}
+
+    class Generator:
+        """With the method."""
+
+        def features_of_each(self, samples: list[int]) -> dict[int, int]:
+            return dict(enumerate(samples))
+
+    assert helper(Generator(), [7]) == {0: 7}
