@@ -55,7 +55,7 @@ class Model(nn.Module):
         )
         self.normalize_layers = Normalize(configs.enc_in, affine=False)
         self.use_dwt_prompt = getattr(configs, "use_dwt_prompt", False)
-        self.dwt_prompt_generator = DWTPromptGenerator() if self.use_dwt_prompt else None
+        self.dwt_prompt_generator = DWTPromptGenerator(wavelet="db4", level=3) if self.use_dwt_prompt else None
 
     def forward(self, x_enc, x_mark_enc, x_dec, x_mark_dec, mask=None):
         """The last ``pred_len`` steps of what is forecast."""
