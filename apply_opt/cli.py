@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "a patch for this checkout, for `patch -p1` and `git apply`",
     "verify": "run the target with and without it, and compare what comes out",
     "bench": "measure the target with and without it, with a verdict",
+    "compile-check": "what torch.compile would do for the target, and whether it pays",
     "tune": "find the fastest values of its parameters on this machine, by measuring",
     "report": "one page of what was compared and measured",
     "doctor": "what this machine offers",
@@ -47,11 +48,14 @@ TAKE_VALUES = frozenset(
         "--record",
         "--lang",
         "--blocks",
+        "--stage",
+        "--backend",
     }
 )
 """Options that are followed by a word of their own, wherever in the line they stand."""
 STYLES = {"green": "32", "yellow": "33", "red": "31", "cyan": "36", "dim": "2", "bold": "1"}
-MODULES = {"list": "listing"}  # what is not called as its command is: that would hide a builtin
+MODULES = {"list": "listing", "compile-check": "compile_check"}
+"""What is not called as its command is: that would hide a builtin, or be no name."""
 EXTRAS = {
     **dict.fromkeys(("filelock", "git", "libcst", "unidiff", "yaml"), ""),
     **dict.fromkeys(("jinja2", "markupsafe", "msgspec", "platformdirs", "psutil", "rich", "scipy"), "proof"),

@@ -1,4 +1,4 @@
-"""What ``verify`` and ``bench`` share: the two arms, the workload, and that each arm ran its own code."""
+"""What ``verify``, ``bench`` and ``compile-check`` share: the arms, the workload, and that each arm ran its own code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from apply_opt.commands.planning import (
 )
 from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import arms, extras, files, git, installed, interrupt, machine, prepared, records
-from apply_opt.io.checkout import MAX_SOURCE, SKIPPED
+from apply_opt.io.checkout import MAX_SOURCE, SKIPPED, Checkout
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import changed, patch
 from apply_opt.model.changed import Share, Statement
@@ -113,17 +113,30 @@ def subject_between(
     """Two arms in which these files of the plan differ; without ``steps``, each is all of one optimization's doing."""
     extras.need("platformdirs", "psutil", "rich", "scipy")
     before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
-    setting = _setting(arguments, plan, before)
+    usual = {key: value for outcome in plan.outcomes for key, value in outcome.optimization.workload.items()}
+    setting = _setting(arguments, plan.checkout, before, usual)
     shares = _shares(texts, steps or [(" and ".join(names), *item) for item in texts.items()])
     _check_telling(shares)
     records.ready(plan.checkout.root)
     with interrupt.stoppable(), arms.copies(plan.checkout.root, before, after) as (one, other):
-        said = prepared.prepare(setting, one)
-        amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
-        workload = Workload(
-            said["cases"], said["compared"], said["wrong"], amounts, said["requests"], said["has_referee"]
-        )
+        workload = _workload(setting, one)
         yield Subject(plan, names, one, other, texts, setting, workload, shares, _bodies(plan, names, texts))
+
+
+@contextlib.contextmanager
+def alone(place: Checkout, arguments: argparse.Namespace) -> Iterator[tuple[Arm, Setting, Workload]]:
+    """One arm of a checkout, with nothing changed, and its workload."""
+    extras.need("platformdirs", "psutil", "rich", "scipy")
+    own = {place.file: files.read(place.path()) or b""}
+    setting = _setting(arguments, place, own, {})
+    with interrupt.stoppable(), arms.copies(place.root, own) as (arm,):
+        yield arm, setting, _workload(setting, arm)
+
+
+def _workload(setting: Setting, arm: Arm) -> Workload:
+    said = prepared.prepare(setting, arm)
+    amounts = {case: (float(number), str(unit)) for case, (number, unit) in said["amounts"].items()}
+    return Workload(said["cases"], said["compared"], said["wrong"], amounts, said["requests"], said["has_referee"])
 
 
 def _shares(texts: Mapping[str, Texts], steps: Steps) -> dict[str, list[Share]]:
@@ -156,19 +169,26 @@ def header(found: Subject, kind: str) -> dict[str, Any]:
     return {
         "format": records.FORMAT,
         "kind": kind,
-        "apply_opt": __version__,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **conditions(found.plan.checkout, found.setting),
         "optimizations": {o.name: dict(o.parameters) for o in found.plan.outcomes if o.name in found.names},
-        "target": found.plan.checkout.target.name,
-        "head": git.head(found.plan.checkout.root),
         "sha256": {path: [sha256(text) for text in texts] for path, texts in found.texts.items()},
         "patch": "".join(_patch(path, *texts) for path, texts in found.texts.items()),
-        "options": own_options(found.setting),
-        "threads": found.setting.threads,
-        "cpus": len(found.setting.cpus),
+        "cases": list(found.workload.compared if kind == "verify" else found.workload.cases),
+    }
+
+
+def conditions(place: Checkout, setting: Setting) -> dict[str, Any]:
+    """By what, when, on what and how something was run."""
+    return {
+        "apply_opt": __version__,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "target": place.target.name,
+        "head": git.head(place.root),
+        "options": own_options(setting),
+        "threads": setting.threads,
+        "cpus": len(setting.cpus),
         "machine": machine.summary(),
         "environment": machine.environment(),
-        "cases": list(found.workload.compared if kind == "verify" else found.workload.cases),
     }
 
 
@@ -190,23 +210,32 @@ def sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
     return taken_out(plan, applied), steps_out(plan, applied)
 
 
-def _setting(arguments: argparse.Namespace, plan: Plan, before: Mapping[str, bytes]) -> Setting:
+def _setting(
+    arguments: argparse.Namespace, place: Checkout, before: Mapping[str, bytes], usual: Mapping[str, str]
+) -> Setting:
+    """How the workload is run; ``usual`` are options that hold where none of them is given."""
     given = parse_pairs(arguments.option, "--option", "size=small")
-    usual = {key: value for outcome in plan.outcomes for key, value in outcome.optimization.workload.items()}
     given = given if given.keys() & usual.keys() else {**usual, **given}
-    own = {"file": plan.checkout.file, "here": os.getcwd()}
+    own = {"file": place.file, "here": os.getcwd()}
     if set(own) & set(given):
         raise UsageError("--option: `file` and `here` are what every workload is told", "name the file: --file PATH")
     options = {**given, **own}
-    target = plan.checkout.target
+    target = place.target
     workload = os.path.join(target.folder, "workload.py")
     if not os.path.isfile(workload):
         raise ApplyOptError(
             f"the target {target.name} has no workload, so that nothing can be run", f"write {workload}"
         )
-    meant = options if given else {"file": plan.checkout.file}  # where it was typed matters to relative paths only
+    meant = options if given else {"file": place.file}  # where it was typed matters to relative paths only
     unchanged = {path: sha256(data) for path, data in before.items()}
-    rests_on = [meant, _stamps(given), unchanged, sources(target.folder), _own_sources(plan, before), _installed()]
+    rests_on = [
+        meant,
+        _stamps(given),
+        unchanged,
+        sources(target.folder),
+        _own_sources(place.root, before),
+        _installed(),
+    ]
     folder = prepared.folder(target.name, sha256(json.dumps(rests_on, sort_keys=True).encode()))
     memory = int(arguments.memory * 2**30) if arguments.memory else machine.free_memory() * 4 // 5
     usable = machine.cores()["usable"]
@@ -231,9 +260,8 @@ def _stamps(options: Mapping[str, str]) -> list[list[int]]:
     return [[status.st_size, status.st_mtime_ns] for status in found]
 
 
-def _own_sources(plan: Plan, changed: Collection[str]) -> list[str]:
+def _own_sources(root: str, changed: Collection[str]) -> list[str]:
     """The hashes of the checkout's sources; of installed packages only those that are changed."""
-    root = plan.checkout.root
     names = installed.packages(changed) if installed.is_installed(root) else [""]
     return [digest for name in names for digest in sources(os.path.join(root, name))]
 

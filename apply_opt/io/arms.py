@@ -1,4 +1,4 @@
-"""Two copies of a checkout to run from, one as it is and one changed. The checkout itself is only read."""
+"""Copies of a checkout to run from, for example one as it is and one changed. The checkout itself is only read."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ NAMES = ("one", "two")
 
 
 @contextlib.contextmanager
-def copies(root: str, before: dict[str, bytes], after: dict[str, bytes]) -> Iterator[tuple[Arm, Arm]]:
-    """The arms ``before`` and ``after``: copies of ``root`` with these files' contents."""
+def copies(root: str, *changed: dict[str, bytes]) -> Iterator[list[Arm]]:
+    """An arm for each of ``changed`` (two at most): a copy of ``root`` with these files' contents."""
     with scratch("apply-opt-arms-") as parent:
         found = []
-        for name, contents in zip(NAMES, (before, after)):
+        for name, contents in zip(NAMES, changed):
             folder = os.path.join(parent, name)
             _copy(root, folder, contents)
             for path, data in contents.items():
                 with open(inside(folder, path), "xb") as file:
                     file.write(data)
             found.append(Arm(folder, sorted(contents)))
-        yield found[0], found[1]
+        yield found
 
 
 def _copy(root: str, folder: str, changed: Collection[str]) -> None:

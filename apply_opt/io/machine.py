@@ -84,6 +84,17 @@ def programs() -> dict[str, Optional[str]]:
     return {name: _version(name) for name in ("git", "patch")}
 
 
+def compiler_name() -> str:
+    """The C++ compiler that torch.compile's inductor looks for: see ``torch._inductor.config.cpp.cxx``."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return os.environ.get("CXX", usual)
+
+
+def compiler() -> Optional[str]:
+    """Where that is; ``None`` where it is not."""
+    return shutil.which(compiler_name())
+
+
 def python() -> dict[str, str]:
     """The interpreter and the system."""
     return {"version": platform.python_version(), "executable": sys.executable, "system": platform.platform()}

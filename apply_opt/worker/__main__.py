@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KEPT_LINES, KEPT_COLUMNS = 60, 500
-MODULES = ("values", "canary", "counters", "observing", "timing", "jobs")
+MODULES = ("values", "canary", "counters", "observing", "timing", "graphs", "compiling", "jobs")
 """Each may import those before it as ``_apply_opt_NAME``."""
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a worker: ``prepare``, ``observe``, ``time`` and ``profile``. Each gives a result that JSON can hold.
+"""The jobs of a worker: ``prepare``, ``observe``, ``time``, ``profile`` and ``compile``. Each gives a result that JSON can hold.
 
 A workload is a Python file of the target's (``target_repos/TARGET/workload.py``) with these functions. The checkout is
 first on ``sys.path``; ``options`` is what the user gave, and ``file``, the path of the changed file in the checkout, and
@@ -20,7 +20,9 @@ and, where there is something for them to say:
 ``OPTIONS``                      ``{name: what it is for}``; any other option is refused
 ``LIBRARIES``                    what it needs installed, for example ``("torch", "numpy")``; imported before the checkout's
                                  own modules. The random generators of numpy and torch count if these are named here
-``stages(subject)``              ``{name: (owner, attribute)}``: functions whose share of the time is told
+``stages(subject)``              ``{name: (owner, attribute)}``: functions whose share of the time is told, and which can be compiled
+``entry(subject)``               ``(owner, attribute)``: the function of the checkout's that a user would compile as a whole; without
+                                 it ``run``
 ``amount(case)``                 ``(number, unit)``: how much a case is, for example ``(10.0, "s of audio")``
 ``more_cases(options)``          cases to compare besides those that are timed: other shapes, where options name one
 ``requests(case)``               how many requests a run answers; without it one
@@ -47,12 +49,13 @@ from types import ModuleType
 from typing import Any, Optional
 
 from _apply_opt_canary import Canary  # type: ignore[import-not-found]
+from _apply_opt_compiling import compile_function  # type: ignore[import-not-found]
 from _apply_opt_counters import profile  # type: ignore[import-not-found]
 from _apply_opt_observing import observe  # type: ignore[import-not-found]
 from _apply_opt_timing import time_cases  # type: ignore[import-not-found]
 
 Specification = Mapping[str, Any]
-JOBS = {"observe": observe, "time": time_cases, "profile": profile}
+JOBS = {"observe": observe, "time": time_cases, "profile": profile, "compile": compile_function}
 
 
 def run(specification: Specification, workload: ModuleType) -> dict[str, Any]:

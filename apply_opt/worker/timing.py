@@ -94,13 +94,13 @@ def _timings(arm: Any, case: str) -> dict[str, Any]:
     clock.device.clear()
     times: list[float] = []
     began = perf_counter()
-    while not _is_enough(times, perf_counter() - began, specification):
+    while not is_enough(times, perf_counter() - began, specification):
         times.append(clock.measure(arm.run, fresh(loops)) / loops)
     device = {"device": clock.device} if clock.device else {}
     return {"times": times, "loops": loops, "median": statistics.median(times), **device}
 
 
-def _is_enough(times: list[float], elapsed: float, specification: Any) -> bool:
+def is_enough(times: list[float], elapsed: float, specification: Any) -> bool:
     """Enough samples and seconds; or the limit of time, with a few at least, or else a few times the limit."""
     if len(times) >= specification["iterations"] and elapsed >= specification["seconds"]:
         return True

@@ -207,6 +207,11 @@ def stages(subject):
     return {name: (type(part), "forward") for name, part in found.items()}
 
 
+def entry(subject):
+    """The encoder."""
+    return type(next(iter(subject.values()))), "forward"
+
+
 def bad_inputs():
     """One feature too few, no lengths of the right number, a text."""
     import torch

@@ -175,6 +175,11 @@ def stages(subject):
     return {name: (subject, name) for name in names if hasattr(subject, name)}
 
 
+def entry(subject):
+    """The tokenizer."""
+    return subject, "wav2token"
+
+
 def amount(case):
     """The length of all utterances: with the time, the real-time factor."""
     return float(case.split()[0]) * requests(case), "s of audio"

@@ -319,6 +319,11 @@ def stages(subject):
     return found
 
 
+def entry(subject):
+    """The model."""
+    return type(next(iter(subject.values()))), "forward"
+
+
 def bad_inputs():
     """No numbers in one window, a window too few, a text, a flat batch."""
     import torch
