@@ -43,8 +43,6 @@ def judge(found: Mapping[str, Any], cases: Mapping[str, Case], break_even: Mappi
     """What to do. ``found`` is what the worker tells; without ``cases`` nothing was timed."""
     if found["failed"]:
         return Judged(FAILS, f"leave it off: it does not compile ({found['failed']})")
-    if not found["graphs"]:
-        return Judged(NOTHING, "leave it off: there is nothing in it that is compiled")
     parity = [case["parity"] for case in found["cases"].values() if case["steady"] and "parity" in case]
     wrong = sum(one["discrete"] - one["same"] for one in parity)
     if wrong:
@@ -55,6 +53,8 @@ def judge(found: Mapping[str, Any], cases: Mapping[str, Case], break_even: Mappi
     other = next((one["other"] for one in parity if one["other"]), "")
     if other:
         return Judged(CHANGES, f"leave it off: it changes results ({other} is of another type, dtype or shape)")
+    if not found["graphs"]:
+        return Judged(NOTHING, "leave it off: there is nothing in it that is compiled")
     beside = _beside(parity, found)
     if not cases:
         return Judged(UNTIMED, f"whether it pays is not known: nothing was timed{beside}")
