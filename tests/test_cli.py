@@ -83,7 +83,8 @@ def test_a_command_that_is_not_one_is_a_name(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--repo", "--set", "--option", "--threads", "--blocks", "--record", "--output", "--lang"]
+    "option",
+    ["--repo", "--set", "--option", "--threads", "--blocks", "--record", "--output", "--lang", "--stage", "--backend"],
 )
 def test_the_value_of_an_option_is_not_the_command(option: str) -> None:
     assert cli._command([option, "report", "bench", "x"]) == ("bench", [option, "report", "x"])

@@ -113,7 +113,14 @@ def _found(arm: Arm, setting: Setting, arguments: argparse.Namespace, **more: An
         "seconds": effort.seconds / SHARE,
         "limit": effort.limit / SHARE,
     }
-    more |= {"stage": arguments.stage, "backend": arguments.backend, "kind": COMPARED, "seeds": SEEDS, **limits}
+    more |= {
+        "budget": arguments.timeout / 2,
+        **limits,
+        "stage": arguments.stage,
+        "backend": arguments.backend,
+        "kind": COMPARED,
+        "seeds": SEEDS,
+    }
     try:
         found = workers.run(arm, setting, "compile", seed=arguments.seed or 0, **more)
     except WorkerFailed as error:
@@ -222,7 +229,7 @@ def _case_lines(document: Mapping[str, Any], case: str, found: Mapping[str, Any]
 
 def _parity(found: Mapping[str, Any]) -> str:
     if "parity" not in found:
-        return "not compared"
+        return "not compared, for lack of time"
     parity = found["parity"]
     if not found["steady"]:
         return "not comparable: the program does not agree with itself"

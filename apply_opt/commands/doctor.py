@@ -9,7 +9,7 @@ from apply_opt import __version__
 from apply_opt.commands import Result, add_json_argument
 from apply_opt.io import machine
 
-HELP = "what this machine offers: Python, cores, torch, CUDA, TF32, ONNX Runtime providers"
+HELP = "what this machine offers: Python, cores, C++ compiler, torch, CUDA, TF32, ONNX Runtime providers"
 EPILOG = """examples:
   apply-opt doctor
   apply-opt doctor --json > machine.json"""
@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> Result:
         "python": machine.python(),
         "cores": machine.cores(),
         **machine.programs(),
+        "compiler": machine.compiler(),
         **machine.libraries(),
     }
     python, cores = document["python"], document["cores"]
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> Result:
         ("", f"apply-opt    {__version__}, Python {python['version']}, {python['system']}"),
         ("", f"cores        {cores['usable']} usable{_why(cores)}"),
         *(_program(name, document[name]) for name in ("git", "patch")),
+        _program("compiler", document["compiler"]),
         *_torch(document["torch"]),
         *_onnxruntime(document["onnxruntime"]),
     ]

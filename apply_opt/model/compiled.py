@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from apply_opt.model.measurement import FASTER
+from apply_opt.model.measurement import FASTER, SLOWER
 
 PAYS, LEAVE, DEPENDS, CHANGES = "pays", "leave it off", "depends", "changes results"
 FAILS, NOTHING, UNTIMED = "does not compile", "nothing to compile", "not timed"
@@ -64,7 +64,8 @@ def judge(found: Mapping[str, Any], cases: Mapping[str, Case], break_even: Mappi
     if faster:
         return Judged(DEPENDS, f"it depends on the input: it pays in {len(faster)} of {len(cases)} cases{beside}")
     ratios = ", ".join(f"{case.speedup[0]:.2f}x" for case in cases.values())
-    return Judged(LEAVE, f"leave it off: it is not shown to be faster ({ratios}), so that it never pays{beside}")
+    gain = "is slower" if all(case.word == SLOWER for case in cases.values()) else "is not shown to be faster"
+    return Judged(LEAVE, f"leave it off: it {gain} ({ratios}), so that it never pays{beside}")
 
 
 def _after(numbers: Sequence[int]) -> str:
@@ -75,7 +76,8 @@ def _after(numbers: Sequence[int]) -> str:
 
 def _beside(parity: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) -> str:
     """What of the results is to be known besides."""
-    if len(parity) < len(found["cases"]):
-        return "; what it gives cannot be compared everywhere, since the program does not agree with itself"
+    unsteady = any(not case["steady"] for case in found["cases"].values())
+    if unsteady or not parity:
+        return "; its results cannot be compared everywhere, since the program does not agree with itself" * unsteady
     largest = max(one["largest"] for one in parity)
     return f"; its numbers differ by up to {largest:.2g}" if largest else "; its results are identical"

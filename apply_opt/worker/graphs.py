@@ -49,8 +49,6 @@ def reason_of(text: str) -> str:
     """Why, in one line: what Dynamo calls it, and its explanation. What only says that it is the end of a graph is left out."""
     parts = [part.strip() for part in text.split("\n\n") if part.strip()]
     first = next((part for part in parts if not part.splitlines()[0].endswith(":")), "")
-    if re.search(r"Graph break encountered:$", first):
-        first = parts[parts.index(first) + 1] if first != parts[-1] else ""
     explained = EXPLANATION.search(first)
     name = first.splitlines()[0] if first else ""
     return f"{name}: {explained[1]}" if explained else name

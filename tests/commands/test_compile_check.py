@@ -175,7 +175,7 @@ def test_what_is_said_of_times() -> None:
 @pytest.mark.parametrize(
     ("case", "text"),
     [
-        ({}, "not compared"),
+        ({}, "not compared, for lack of time"),
         ({"steady": False}, "not comparable: the program does not agree with itself"),
         ({"other": "a"}, "a is of another kind"),
         ({"largest": 0.5, "same": 1}, "1 of 2 texts, whole numbers and the like differ; largest difference 0.5"),

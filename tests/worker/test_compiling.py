@@ -44,7 +44,7 @@ class Arm:
             "seeds": [0, 1],
             "orders": [],
         }
-        usual |= {"kind": "before/after", "seed": 3, "iterations": 2, "seconds": 0.0, "limit": 1.0}
+        usual |= {"budget": 300.0, "kind": "before/after", "seed": 3, "iterations": 2, "seconds": 0.0, "limit": 1.0}
         usual |= {"checkout": str(Path(__file__).parent), "workload": __file__}
         self.specification = {**usual, **specification}
         self.subject: Any = None
@@ -214,6 +214,12 @@ def test_times_in_the_order_that_is_asked_for(check: Callable[..., Any]) -> None
     assert [(s["kind"], s["block"], s["side"]) for s in found["samples"]] == asked
     assert all(s["case"] == "8" and len(s["times"]) >= 2 and min(s["times"]) > 0 for s in found["samples"])
     assert set(found["cases"]) == {"8", "7"}, "what is compared and not timed comes afterwards"
+
+
+def test_no_time_for_more_cases(check: Callable[..., Any]) -> None:
+    """What is timed is compared all the same."""
+    cases = check(Arm(budget=0.0))["cases"]
+    assert ["parity" in found for found in cases.values()] == [True, False]
 
 
 def test_what_is_timed_is_what_the_order_says(check: Callable[..., Any], worker: SimpleNamespace) -> None:
