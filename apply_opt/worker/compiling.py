@@ -135,6 +135,7 @@ class Check:
         self.first: dict[str, Any] = {}
         self.seconds = 0.0
         self.samples: list[dict[str, Any]] = []
+        self.buffers = [(buffer, buffer.detach().clone()) for buffer in _buffers(arm)]
         self.began = perf_counter()
 
     def result(self) -> dict[str, Any]:
@@ -181,6 +182,9 @@ class Check:
         }
 
     def _run(self, case: str, seed: int) -> Run:
+        """From the same state each time: a run in training changes what a module remembers (running means)."""
+        for buffer, value in self.buffers:
+            buffer.data.copy_(value)
         inputs = self.arm.workload.inputs(case, seed)
         self.arm.seed_everything(seed)
         return self.switch.run(self.arm, inputs, keep=True)
@@ -200,7 +204,10 @@ class Check:
 
     def _turn_on(self, watch: Any, fullgraph: bool) -> None:
         import torch
+        import torch._functorch.config as config
 
+        if hasattr(config, "donated_buffer"):
+            config.donated_buffer = False  # workloads keep the graph of a backward pass, as training does not
         self.compiled = torch.compile(self.switch.original, backend=watch.backend, fullgraph=fullgraph)
         self.switch.function = self.compiled
 
@@ -286,6 +293,11 @@ class Check:
             for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
                 os.environ[name] = os.path.join(folder, name)
             yield
+
+
+def _buffers(arm: Any) -> list[Any]:
+    """Of the module, where the workload has one."""
+    return list(arm.workload.module(arm.subject).buffers()) if hasattr(arm.workload, "module") else []
 
 
 def compared(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:

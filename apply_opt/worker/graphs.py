@@ -13,6 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any, NamedTuple, Optional
 
 LOG = ".__graph_breaks"
@@ -23,6 +24,7 @@ EXPLANATION = re.compile(r"^ *Explanation: (.+)", re.MULTILINE)
 NO_REASON = re.compile(r"generic_jump|step_unsupported")
 """What graph_break_reasons says where only the log says why."""
 BRANCH = "a branch that depends on a tensor's values"
+RESUME = "what follows cannot be gone on with after a break (in try, with)"
 Place = tuple[str, int]
 
 
@@ -139,12 +141,22 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         note = note_of(record)
         if note:
-            self.notes.append(note)
+            self.notes.append(note._replace(stack=[*_running(), *note.stack]))
+
+
+def _running() -> list[Place]:
+    """The lines of all that runs now, outermost first: Dynamo's stacks begin with the function that it looks at."""
+    found: list[Place] = []
+    frame: Optional[FrameType] = sys._getframe()
+    while frame is not None:
+        found.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    return found[::-1]
 
 
 def _plain(reason: str) -> str:
     if NO_REASON.match(reason):
-        return BRANCH if reason.startswith("generic_jump") else "an operation that is not supported"
+        return BRANCH if reason.startswith("generic_jump") else RESUME
     return reason_of(reason)
 
 

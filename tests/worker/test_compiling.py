@@ -162,6 +162,45 @@ def test_a_program_that_does_not_agree_with_itself(check: Callable[..., Any]) ->
     assert check(Arm(Random))["cases"]["8"]["steady"] is False
 
 
+class Learning(Program, torch.nn.Module):  # type: ignore[misc]
+    """It remembers how often it ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def stage(self, x: Any) -> Any:
+        self.count += 1
+        return x.sum() + self.count
+
+
+def test_a_module_that_remembers(check: Callable[..., Any]) -> None:
+    """Each run that is compared begins as the first did."""
+    arm = Arm(Learning, orders=[("before/after", ("before",))])
+    arm.workload.module = lambda subject: subject
+    cases = check(arm)["cases"]
+    assert all(found["steady"] and found["parity"]["identical"] for found in cases.values())
+
+
+def test_a_graph_that_is_kept(check: Callable[..., Any]) -> None:
+    """As workloads do that compute gradients: newer versions of torch take the buffers of a graph, if nobody objects."""
+
+    class Trained(Program):
+        def stage(self, x: Any) -> Any:
+            return (x.sigmoid() * x.exp()).sum()
+
+    arm = Arm(Trained, backend="aot_eager")
+    arm.inputs = lambda case, seed: (torch.arange(float(case)) / 9 + seed).requires_grad_()  # type: ignore[method-assign]
+    arm.workload.inputs = arm.inputs
+
+    def run(subject: Any, x: Any) -> Any:
+        made = subject.stage(x)
+        return [torch.autograd.grad(made, x, retain_graph=True), torch.autograd.grad(made, x)]
+
+    arm.workload.run = run
+    assert check(arm)["failed"] is None
+
+
 class Careful(Program):
     """It catches its own errors, as programs do."""
 

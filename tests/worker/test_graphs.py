@@ -145,10 +145,21 @@ class TestPrograms:
         (found,) = watch.breaks()
         assert (watch.graphs, found["place"]) == (0, place(loop, ".item()"))
 
-    def test_from_where(self, watched: Callable[..., Any]) -> None:
-        """The last line of the user's own."""
-        (found,) = watched(nested, torch.ones(3)).breaks()
-        assert found["from"] == found["place"] == place(item, ".item()")
+    def test_from_where(self, watched: Callable[..., Any], tmp_path: Path) -> None:
+        """The last line of the user's own, also where the function that broke was called by one that is left to Python."""
+        library = tmp_path / "library.py"
+        library.write_text("def item(x):\n    return x.sum().item()\n")
+        space: dict[str, Any] = {}
+        exec(compile(library.read_text(), str(library), "exec"), space)
+
+        def called(x: Any) -> Any:
+            for row in x:
+                print("a break")
+                space["item"](row)
+
+        found = {place["place"]: place["from"] for place in watched(called, torch.ones(2, 2)).breaks()}
+        assert found["library.py:2"].startswith(THIS)
+        assert watched(nested, torch.ones(3)).breaks()[0]["from"] == place(item, ".item()")
 
     def test_compiled_again(self, watched: Callable[..., Any]) -> None:
         watch = watched(one_graph, torch.ones(3), torch.ones(4), torch.ones(5))
@@ -202,7 +213,7 @@ def test_names_of_places(worker: SimpleNamespace, tmp_path: Path) -> None:
     ("reason", "said"),
     [
         ("generic_jump TensorVariable()", "a branch that depends on a tensor's values"),
-        ("step_unsupported", "an operation that is not supported"),
+        ("step_unsupported", "what follows cannot be gone on with after a break (in try, with)"),
         ("Tensor.item", "Tensor.item"),
     ],
 )
