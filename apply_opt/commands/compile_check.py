@@ -126,7 +126,8 @@ def _found(arm: Arm, setting: Setting, arguments: argparse.Namespace, **more: An
     except WorkerFailed as error:
         if COMPILING not in error.output:
             raise
-        return {"failed": error.message, "cases": {}, "samples": [], "versions": {}, "stages": []}
+        more_time = "; --timeout SECONDS for more" * (error.reason == "hung")
+        return {"failed": error.message + more_time, "cases": {}, "samples": [], "versions": {}, "stages": []}
     if arguments.stage not in found["stages"]:
         names = ", ".join(found["stages"])
         raise UsageError(f"the program has no stage called {arguments.stage}", f"--stage NAME: {names}")

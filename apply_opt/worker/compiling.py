@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, Optional
 
-from _apply_opt_graphs import Watch  # type: ignore[import-not-found]
+from _apply_opt_graphs import CompilerFailed, Watch  # type: ignore[import-not-found]
 from _apply_opt_timing import SEED_BLOCKS, SEEDS_APART, Clock, is_enough  # type: ignore[import-not-found]
 from _apply_opt_values import CONTAINER, kept_leaves, same_leaves  # type: ignore[import-not-found]
 
@@ -31,10 +31,6 @@ COMPILING = "apply-opt: compiling from here on"
 STRIDES = re.compile(r" strides \(.*?\)")
 MOST_WARM_UPS, QUIET = 12, 2
 """Runs before the timing begins: until this many, one after the other, compile nothing."""
-
-
-class CompilerFailed(BaseException):
-    """Not caught by a program that catches its own errors."""
 
 
 class Run(NamedTuple):
@@ -136,7 +132,6 @@ class Check:
         self.seconds = 0.0
         self.samples: list[dict[str, Any]] = []
         self.buffers = [(buffer, buffer.detach().clone()) for buffer in _buffers(arm)]
-        self.began = perf_counter()
 
     def result(self) -> dict[str, Any]:
         """Everything, as far as it came."""
@@ -147,7 +142,7 @@ class Check:
             return {"cases": {}}
         print(COMPILING, flush=True)
         failed = None
-        with self._cold(), Watch(self.specification["backend"], self.roots) as self.watch:
+        with self._cold(), Watch(*self._asked()) as self.watch:
             try:
                 self._compiled()
             except (Exception, CompilerFailed) as error:
@@ -168,6 +163,9 @@ class Check:
             "failed": failed,
             "fullgraph": self._fullgraph(),
         }
+
+    def _asked(self) -> tuple[str, dict[str, str], float]:
+        return self.specification["backend"], self.roots, self.specification["budget"]
 
     def _observe(self, case: str) -> None:
         """What the original gives, and whether it gives that again."""
@@ -199,7 +197,7 @@ class Check:
             self._time(case)
         self.switch.function = self.compiled
         for case, found in self.cases.items():
-            if case not in timed and found["calls"] and perf_counter() - self.began < self.specification["budget"]:
+            if case not in timed and found["calls"] and self.watch.left() > 0:
                 self._compare(case)
 
     def _turn_on(self, watch: Any, fullgraph: bool) -> None:

@@ -8,11 +8,13 @@ a graph ends and the function goes on in another one; and the log ``graph_breaks
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from types import FrameType
 from typing import Any, NamedTuple, Optional
 
@@ -56,19 +58,25 @@ def reason_of(text: str) -> str:
     return f"{name}: {explained[1]}" if explained else name
 
 
+class CompilerFailed(BaseException):
+    """Not caught by a program that catches its own errors."""
+
+
 class Watch:
     """Counts what is compiled while it is on. ``backend`` is to be given to :func:`torch.compile`.
 
     ``roots`` are the folders whose files are named from there, by what to put before the name; the first is the user's own.
+    After ``budget`` seconds no further graph is compiled.
     """
 
-    def __init__(self, backend: str, roots: Mapping[str, str]) -> None:
+    def __init__(self, backend: str, roots: Mapping[str, str], budget: float = math.inf) -> None:
         import torch._dynamo
 
         self.graphs = self.again = self.operators = 0
         self.roots = {os.path.join(os.path.realpath(root), ""): name for root, name in roots.items()}
         self._compile = torch._dynamo.lookup_backend(backend)
         self._notes: list[Note] = []
+        self._budget, self._began = budget, perf_counter()
         self._start = len(_reasons())
 
     def __enter__(self) -> Watch:
@@ -89,11 +97,19 @@ class Watch:
             logger.propagate = propagate
 
     def backend(self, graph: Any, inputs: Any) -> Any:
-        """Compile one graph."""
+        """Compile one graph. Raises :class:`CompilerFailed` when the time is over."""
+        if self.left() < 0:
+            raise CompilerFailed(
+                f"no end within {self._budget:g} s, {self.graphs} graphs so far; --timeout SECONDS for more"
+            )
         self.graphs += 1
         self.again += _is_again()
         self.operators += sum(node.op.startswith("call_") for node in graph.graph.nodes)
         return self._compile(graph, inputs)
+
+    def left(self) -> float:
+        """Seconds."""
+        return self._budget - (perf_counter() - self._began)
 
     def breaks(self) -> list[dict[str, Any]]:
         """Each place: its line, the last line of the user's own that led there, why, and how often. In the order of the program."""

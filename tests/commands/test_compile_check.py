@@ -240,7 +240,7 @@ class TestCompilersThatFail:
         [
             ("1 / 0", 300, "ZeroDivisionError: division by zero"),
             ("os._exit(3)", 300, "the workload ended with code 3"),
-            ("time.sleep(300)", 20, "the workload did not end within 20 s"),
+            ("time.sleep(300)", 20, "the workload did not end within 20 s; --timeout SECONDS for more"),
         ],
     )
     def test_how(self, torch_toy: Toy, run: Run, how: str, limit: int, reason: str) -> None:

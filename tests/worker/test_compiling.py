@@ -255,9 +255,19 @@ def test_times_in_the_order_that_is_asked_for(check: Callable[..., Any]) -> None
     assert set(found["cases"]) == {"8", "7"}, "what is compared and not timed comes afterwards"
 
 
-def test_no_time_for_more_cases(check: Callable[..., Any]) -> None:
+def test_no_time(check: Callable[..., Any]) -> None:
+    """Before the first graph; what was found so far is told."""
+    found = check(Arm(budget=0.0))
+    assert found["failed"] == "no end within 0 s, 0 graphs so far; --timeout SECONDS for more"
+    assert (found["graphs"], found["fullgraph"]["works"]) == (0, True)
+
+
+def test_no_time_for_more_cases(
+    check: Callable[..., Any], worker: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is timed is compared all the same."""
-    cases = check(Arm(budget=0.0))["cases"]
+    monkeypatch.setattr(worker.compiling.Watch, "left", lambda self: 0.0)
+    cases = check(Arm())["cases"]
     assert ["parity" in found for found in cases.values()] == [True, False]
 
 
