@@ -198,7 +198,8 @@ def _counts(document: Mapping[str, Any]) -> Iterator[Line]:
     text = (
         f"{_number(document['graphs'], 'graph')}{again}, {_number(breaks, 'break')} in {_number(len(places), 'place')}"
     )
-    yield "", f"all cases       {text}; {document['seconds']:.3g} s to compile"
+    seconds = "" if document["failed"] else f"; {document['seconds']:.3g} s to compile"
+    yield "", f"all cases       {text}{seconds}"
     full = document["fullgraph"]
     yield "", f"fullgraph=True  {'works' if full['works'] else 'does not work: ' + full['reason']}"
 
