@@ -27,6 +27,13 @@ def is_alone(source: Source, statement: ast.stmt) -> bool:
     return starts_line(source, statement) and ends_line(source, statement)
 
 
+def block_of(source: Source, statement: ast.stmt) -> list[ast.stmt]:
+    """The statements among which ``statement`` stands."""
+    parent = source.ancestors(statement)[0]
+    blocks = [getattr(parent, name, None) for name in ("body", "orelse", "finalbody")]
+    return next((block for block in blocks if isinstance(block, list) and statement in block), [])
+
+
 def without(source: Source, statement: ast.stmt) -> Edit:
     """``statement``, which is alone on its lines, taken out; a comment behind it stays, on a line of its own."""
     line = source.lines[last_line(statement) - 1]

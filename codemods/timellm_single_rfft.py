@@ -16,7 +16,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee, own_nodes
 
 from ._helpers import meant
-from ._lines import respelled
+from ._lines import block_of, respelled
 from ._products import in_loop
 from ._scopes import position
 
@@ -59,12 +59,12 @@ def _twice(source: Source) -> Twice:
 
 
 def _in_function(source: Source, function: Function) -> Optional[Twice]:
-    given = [s for s in own_nodes(function) if isinstance(s, ast.Assign) and _target(s) and s in _block(source, s)]
+    given = [s for s in own_nodes(function) if isinstance(s, ast.Assign) and _target(s) and s in block_of(source, s)]
     for first, second in ((a, b) for a in given for b in given if position(a) < position(b)):
         is_same = ast.unparse(first.value) == ast.unparse(second.value) or ast.unparse(second.value) == _target(first)
         if not _is_transform(source, first.value) or not is_same or in_loop(source, first):
             continue
-        block = _block(source, first)
+        block = block_of(source, first)
         if second not in block:
             continue
         between = block[block.index(first) + 1 : block.index(second)]
@@ -74,13 +74,6 @@ def _in_function(source: Source, function: Function) -> Optional[Twice]:
         if _is_of_both(function, first, second) and _makes_indices(source, function):
             return Twice(first, second)
     return None
-
-
-def _block(source: Source, statement: ast.stmt) -> list[ast.stmt]:
-    """The statements among which it stands."""
-    parent = source.ancestors(statement)[0]
-    blocks = [getattr(parent, name, None) for name in ("body", "orelse", "finalbody")]
-    return next((block for block in blocks if isinstance(block, list) and statement in block), [])
 
 
 def _target(statement: ast.Assign) -> str:

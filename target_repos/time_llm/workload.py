@@ -233,7 +233,7 @@ class _Stop(Exception):
 
 
 def run(subject, inputs):
-    """The prompts, the tokens, or the forecasts with both."""
+    """The prompts, the tokens, or the forecasts with the tokens."""
     import torch
 
     model, part = subject[inputs["shape"]], inputs["part"]
@@ -250,22 +250,24 @@ def run(subject, inputs):
 
 @contextlib.contextmanager
 def _recording(model, part, outputs):
-    """Keep the prompts that the tokenizer gets, and the tokens that are looked up; stop there, where no more is asked for."""
+    """Keep the prompts that the tokenizer gets, or the tokens that are looked up; stop there, where no more is asked for.
+
+    The tokenizer is of another class where prompts are kept, and otherwise as it is: some changes ask for its class.
+    """
     tokenizer = _tokenizer(model)
     cls = type(tokenizer)
 
     def called(self, text, *more, **options):
-        outputs.setdefault("prompts", []).extend([text] if isinstance(text, str) else text)
-        if part == "prompts":
-            raise _Stop
-        return cls.__call__(self, text, *more, **options)
+        outputs["prompts"] = [text] if isinstance(text, str) else list(text)
+        raise _Stop
 
     def looked_up(layer, given):
         outputs["tokens"] = given[0]
         if part == "tokens":
             raise _Stop
 
-    tokenizer.__class__ = type(cls.__name__, (cls,), {"__call__": called})
+    if part == "prompts":
+        tokenizer.__class__ = type(cls.__name__, (cls,), {"__call__": called})
     hook = _words(model).register_forward_pre_hook(looked_up)
     try:
         yield
