@@ -17,12 +17,13 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._helpers import check_imported, helpers, insert_above, is_used, meant, refuse_compiled, refuse_taken
+from ._language_models import CHOOSES, REUSES
 from ._lines import all_respelled, block_of, is_alone, line_of, without
 from ._positions import LastPositions, has_same_value, only_value, uncast
 from ._products import in_loop, is_size
 from ._scopes import argument, calls, position, reaching
 
-HELPER, SITE = "_states_of_patches", "states"
+HELPER, SITE = REUSES, "states"
 HELPER_TEXT = f'''
 def {HELPER}(language_model, prompts, patches, tokens, count, **options):
     """The last hidden states (R, P, D) of `patches` (R, P, D) behind `prompts` (R, T, D), the embeddings of `tokens` (R, T).
@@ -239,7 +240,10 @@ def _check(source: Source, joined: Joined) -> None:
     refuse_compiled(source, joined.function)
     if in_loop(source, joined.call) or isinstance(joined.function, ast.AsyncFunctionDef):
         raise Ambiguous(f"{line}: the language model is called in a loop, or later")
-    if not ast.unparse(joined.call.func).replace(".", "").isidentifier() or joined.call.args:
+    model = joined.call.func
+    if isinstance(model, ast.Call) and ast.unparse(model.func) == CHOOSES and len(model.args) == 1:
+        model = model.args[0]
+    if not ast.unparse(model).replace(".", "").isidentifier() or joined.call.args:
         raise Ambiguous(f"{line}: what is called there is no plain name")
     for keyword in joined.call.keywords:
         is_switch = keyword.arg in SWITCHES and isinstance(keyword.value, ast.Constant)

@@ -136,6 +136,7 @@ def _built(cls, variables, steps, options, is_dwt):
     for name in ("bfloat16", "float32") if given == "auto" else (given,):
         torch.manual_seed(0)
         model = cls(_Configs(options, variables, steps, is_dwt)).to(getattr(torch, name))
+        _rounds_no_further(model)
         try:
             with torch.no_grad():
                 model.eval()(torch.randn(1, steps, variables), None, None, None)
@@ -144,6 +145,18 @@ def _built(cls, variables, steps, options, is_dwt):
             if name in ("float32", given):
                 raise
     raise AssertionError("no precision")
+
+
+def _rounds_no_further(model):
+    """Have patches, which are rounded to 16 bits on the way there, embedded in the precision of the parameters."""
+    layer = getattr(model, "patch_embedding", None)
+    if layer is not None:
+        layer.register_forward_pre_hook(lambda part, given: (given[0].to(next(part.parameters()).dtype), *given[1:]))
+
+
+def double(subject):
+    """All models in float64."""
+    subject.double()
 
 
 class _Configs(types.SimpleNamespace):
@@ -237,7 +250,8 @@ def run(subject, inputs):
     import torch
 
     model, part = subject[inputs["shape"]], inputs["part"]
-    model.train(inputs["mode"] == "training")
+    if model.training != (inputs["mode"] == "training"):  # an evaluation says so once, and not for each batch
+        model.train(not model.training)
     outputs = {}
     context = torch.no_grad() if inputs["mode"] == "inference" else contextlib.nullcontext()
     with context, _recording(model, part, outputs), contextlib.suppress(_Stop):

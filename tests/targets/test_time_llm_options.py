@@ -85,3 +85,17 @@ def test_a_case_says_what_is_in_it() -> None:
     assert torch.equal(found["x_enc"], again["x_enc"]) and not torch.equal(found["x_enc"], other["x_enc"])
     assert workload.on_device(found) is found["x_enc"]
     assert all(len(set(bad)) >= 3 for bad in workload.bad_inputs().values())
+
+
+def test_patches_in_the_precision_of_the_parameters() -> None:
+    """They are rounded to 16 bits on the way, which parameters of other types could not read."""
+    torch = pytest.importorskip("torch")
+    model, patches = torch.nn.Module(), torch.ones(2, 3, dtype=torch.bfloat16)
+    model.patch_embedding = torch.nn.Linear(3, 4)
+    with pytest.raises(RuntimeError):
+        model.patch_embedding(patches)
+    workload._rounds_no_further(model)
+    workload._rounds_no_further(torch.nn.Module())  # which has none
+    assert model.patch_embedding(patches).dtype == torch.float32
+    workload.double(torch.nn.ModuleDict({"3 x 96": model}))
+    assert model.patch_embedding(patches).dtype == torch.float64

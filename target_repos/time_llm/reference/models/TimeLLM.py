@@ -46,7 +46,8 @@ class Model(nn.Module):
         self.description = configs.content if configs.prompt_domain else "Temperatures of transformers."
         self.patch_embedding = PatchEmbedding(configs.d_model, patch_len, stride, configs.dropout)
         vocabulary = self.llm_model.get_input_embeddings()
-        self.word_embeddings, self.num_tokens = vocabulary.weight, 1000
+        self.word_embeddings = vocabulary.weight
+        self.num_tokens = 1000
         self.mapping_layer = nn.Linear(vocabulary.num_embeddings, self.num_tokens)
         self.reprogramming_layer = ReprogrammingLayer(configs.d_model, configs.n_heads, self.d_ff, self.d_llm)
         self.patch_nums = (configs.seq_len - patch_len) // stride + 2
