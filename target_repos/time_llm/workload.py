@@ -332,6 +332,8 @@ def stages(subject):
     wavelets = [part for part in model.modules() if "DWT" in type(part).__name__]
     if wavelets:
         found["wavelets"] = (type(wavelets[0]), "forward")
+        if hasattr(wavelets[0], "features_of_each"):
+            found["wavelets of a batch"] = (type(wavelets[0]), "features_of_each")
     return found
 
 
