@@ -222,7 +222,7 @@ def features_of_each(self, x_enc):
 '''
 
 
-def helpers(cls: str, mode: str, digits: Mapping[str, int], condition: str) -> str:
+def classes(cls: str, mode: str, digits: Mapping[str, int], condition: str) -> str:
     """The two classes for a generator called ``cls``; ``mode`` is how its decomposition treats the ends of a series.
 
     ``digits`` is with how many digits after the point ``generator`` prints which number, if ``condition`` holds.

@@ -21,8 +21,8 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._canonical import form
-from ._dwt_batch_text import HELPER, METHOD, ROWS, helpers, method
-from ._helpers import check_imported, insert_above, refuse_taken, reindent
+from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
+from ._helpers import check_imported, helpers, insert_above, is_rebound, refuse_taken, reindent
 from ._lines import below, is_alone
 from ._scopes import calls, methods
 
@@ -55,6 +55,8 @@ NUMBERS = (
 )
 """The features that are no whole numbers."""
 MODES = ("reflect", "zero", "constant", "periodic", "symmetric")
+MODULES = ("torch", "nn", "np", "ptwt")
+BUILTINS = ("sum", "len", "max", "min", "int", "float", "isinstance", "RuntimeError")
 HARMLESS = ("torch.no_grad()", "torch.inference_mode()")
 SETTING = re.compile(r"self\.\w+ == '\w+'")
 ANY = 99
@@ -82,7 +84,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The two classes above the generator's, and the method below ``forward``."""
     found = _generator(source, _class(source))
-    text = helpers(found.cls.name, str(found.mode.value), *_digits(source, found.cls))
+    text = classes(found.cls.name, str(found.mode.value), *_digits(source, found.cls))
     return [
         insert_above(source, found.cls, text),
         below(source, found.forward, "\n" + reindent(method(), source.indent_unit())),
@@ -147,7 +149,10 @@ def _check(source: Source, found: Generator) -> None:
             raise Conflict(
                 f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
             )
-    check_imported(source, "torch", "nn", "np", "ptwt")
+    check_imported(source, *MODULES)
+    for name in (*MODULES, *BUILTINS):
+        if is_rebound(source, name) or helpers(source, name):
+            raise Ambiguous(f"{source.name}: {name} means something else in some place")
     if not is_alone(source, found.forward):
         raise Ambiguous(f"{source.name}:{found.forward.lineno}: forward shares its lines with something else")
 

@@ -154,6 +154,12 @@ def test_decorated_and_other_imports() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["sum", "len", "max", "float", "torch", "np", "ptwt"])
+def test_names_that_mean_something_else(name: str) -> None:
+    refuses(NAME, GENERATOR + f"\n\ndef {name}(*values):\n    return 0\n", Ambiguous, f"{name} means something else")
+    refuses(NAME, GENERATOR + f"\n\n{name} = None\n", Ambiguous, f"{name} means something else")
+
+
 def test_another_call_of_the_decomposition() -> None:
     refuses(NAME, GENERATOR.replace("ptwt.wavedec", "pywt.wavedec"), Ambiguous, "in one call of ptwt.wavedec")
     refuses(NAME, GENERATOR.replace('mode="reflect"', "mode=self.mode"), Ambiguous, "in one call of ptwt.wavedec")
