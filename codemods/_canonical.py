@@ -10,12 +10,11 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Collection, Sequence
+from typing import TypeGuard
 
 from apply_opt.model.source import Function, callee
 
-Statement = TypeVar("Statement", bound=ast.stmt)
 SIZES = (
     ("numel", ast.Eq, "0"),
     ("len", ast.Eq, "0"),
@@ -66,10 +65,17 @@ class _Plain(ast.NodeTransformer):
         is_bare = not node.orelse and not node.finalbody
         return node.body if is_bare and all(_only_raises(handler.body) for handler in node.handlers) else node
 
+    @staticmethod
+    def _is_own(loop: ast.For) -> bool:
+        """Whether a loop goes through a variable, or its numbers too, and gives nothing else its value."""
+        among = loop.iter.args[0] if _is_call(loop.iter, "enumerate") else loop.iter
+        targets = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
+        return isinstance(among, ast.Name) and among.id not in targets
+
     def visit_For(self, node: ast.For) -> ast.For | None:
         """``for i, x in enumerate(xs)`` without the number, where only messages had it; nothing, where it did nothing else."""
         self.generic_visit(node)
-        if not node.body and not node.orelse:
+        if not node.body and not node.orelse and self._is_own(node):
             return None
         pair, among = node.target, node.iter
         if isinstance(pair, ast.Tuple) and isinstance(among, ast.Call) and ast.unparse(among.func) == "enumerate":
@@ -87,18 +93,35 @@ def _only_raises(body: Sequence[ast.stmt]) -> bool:
 def _is_check(test: ast.expr) -> bool:
     """Whether that is true only of what has NaN or infinity in it, is empty, no tensor, or has another number of dimensions."""
     if isinstance(test, ast.BoolOp):
-        counted = {ast.unparse(n.args[0]) for n in ast.walk(test) if isinstance(n, ast.Call) and callee(n) == "len"}
-        return all(ast.unparse(v).removeprefix("not ") in counted or _is_check(v) for v in test.values)
+        counted = {ast.unparse(n.args[0]) for n in ast.walk(test) if _is_call(n, "len")}
+        return all(_is_empty(value, counted) or _is_check(value) for value in test.values)
     if isinstance(test, ast.UnaryOp):
-        return isinstance(test.operand, ast.Call) and callee(test.operand) == "is_tensor"
-    if isinstance(test, ast.Call) and callee(test) == "any":
-        return _is_check(test.args[0] if test.args else getattr(test.func, "value", test))
+        return _is_call(test.operand, "is_tensor")
+    if _is_call(test, "any"):
+        return _is_check(_asked(test))
     if isinstance(test, ast.Call):
-        return callee(test) in ("isnan", "isinf") and not any(isinstance(n, ast.Call) for n in ast.walk(test.args[0]))
+        return callee(test) in ("isnan", "isinf") and isinstance(_asked(test), ast.Name)
     if isinstance(test, ast.Compare) and isinstance(test.left, ast.Call) and len(test.ops) == 1:
         asked = callee(test.left), type(test.ops[0]), ast.unparse(test.comparators[0])
-        return asked in SIZES
+        return asked in SIZES and isinstance(_asked(test.left), ast.Name)
     return False
+
+
+def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
+    return (
+        isinstance(node, ast.Call) and callee(node) == name and bool(node.args or isinstance(node.func, ast.Attribute))
+    )
+
+
+def _is_empty(test: ast.expr, counted: Collection[str]) -> bool:
+    """``not bands``, beside a check of ``len(bands)``."""
+    is_not = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) and isinstance(test.operand, ast.Name)
+    return is_not and ast.unparse(test.operand) in counted  # type: ignore[attr-defined]
+
+
+def _asked(call: ast.Call) -> ast.expr:
+    """``x`` of ``torch.isnan(x)`` and ``x.isnan()``."""
+    return call.args[0] if call.args else getattr(call.func, "value", call)
 
 
 def _drop_unread(function: ast.AST) -> bool:
@@ -118,7 +141,9 @@ def _is_unread(statement: ast.stmt, read: set[str]) -> bool:
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1:
         return False
     target = statement.targets[0]
-    is_plain = not any(isinstance(n, ast.Call) for n in ast.walk(statement.value))
+    is_plain = isinstance(statement.value, (ast.Name, ast.Attribute, ast.Constant)) and not any(
+        isinstance(n, (ast.Call, ast.NamedExpr, ast.Subscript)) for n in ast.walk(statement.value)
+    )
     return isinstance(target, ast.Name) and target.id not in read and is_plain
 
 

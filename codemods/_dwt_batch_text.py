@@ -71,7 +71,7 @@ class HELPER:
             bands = [band.reshape(B, N, -1) for band in self.bands(x.reshape(B * N, T).float())]
         if not bands or bands[0].dtype != torch.float32:  # half the bits, under autocast
             return {}
-        energies = torch.stack([torch.sum(band**2, dim=-1) for band in bands])
+        energies = torch.stack([self.sums_of_squares(band) for band in bands])
         total = sum(energies)
         empty = (total == 0).any(dim=1, keepdim=True)
         ratio = torch.where(empty, torch.ones_like(energies) / len(bands), energies / total.clamp(min=1e-10))
@@ -84,13 +84,19 @@ class HELPER:
         entropy = entropy.clamp(min=0).mean(dim=1)
         votes = nn.functional.one_hot(ratio.argmax(dim=0), len(bands)).sum(dim=1)
         trends = [self.means(band[..., 1:] - band[..., :-1]) for band in bands]
-        numbers = [entropy, votes.argmax(dim=1), empty[:, 0], *ratio.mean(dim=2), *trends, *self.stds(bands)]
+        numbers = [entropy, votes.argmax(dim=1), empty[:, 0], *ratio.mean(dim=2), *trends, *self.stds(bands), total.amax(dim=1)]
         found, K = {}, len(bands)
         for b, (entropy, band, is_empty, *rows) in enumerate(torch.stack(numbers, dim=1).tolist()):
             if abs(entropy + sum(rows)) < float("inf"):
                 ratio = np.array(rows[:K], dtype=np.float32).reshape((K,) if is_empty else (K, 1))
-                found[b] = self.features(ratio, entropy, int(band), rows[K : 2 * K], rows[2 * K :])
-        return found
+                found[b] = self.features(ratio, entropy, int(band), rows[K : 2 * K], rows[2 * K : 3 * K])
+        return {b: features for b, features in found.items() if features}
+
+    def sums_of_squares(self, band):
+        """The energy of each row of `band` (B, N, L): (B, N). A single long row goes alone, for the reason that `means` gives."""
+        if band[0].shape[0] == 1 and band[0].numel() > 32768:
+            return torch.stack([torch.sum(sample**2, dim=-1) for sample in band])
+        return torch.sum(band**2, dim=-1)
 
     def means(self, band):
         """`torch.mean` of each sample of `band` (B, N, L): (B,).
@@ -169,21 +175,37 @@ class HELPER:
 
     def settled(self, ratio, entropy, band, trends, stds):
         """The features, if a little more or less of any number leaves all words and printed digits the same."""
+        import itertools
+
         told = []
-        for up in (1, -1):
-            for loud in (1, -1):
-                near = stds.copy()
-                near[1:-1] *= 1 + up * self.near
-                near[[0, -1]] *= 1 + loud * self.near, 1 - loud * self.near
-                moved = ratio * (1 + loud * self.near)
-                features = self.features(moved, float(entropy) + up * self.near, band, trends, near.tolist())
-                words = [value for value in features.values() if isinstance(value, str)]
-                told.append([*words, *(round(features[name], digits) for name, digits in self.digits.items())])
+        for up, loud, side in itertools.product((1, -1), repeat=3):
+            near = stds.copy()
+            near[1:-1] *= 1 + up * self.near * np.resize([1, side], len(stds) - 2)
+            near[[0, -1]] *= 1 + loud * self.near, 1 - loud * self.near
+            moved = ratio * (1 + loud * self.near)
+            features = self.features(moved, float(entropy) + up * self.near, band, trends, near.tolist())
+            words = [value for value in features.values() if isinstance(value, str)]
+            told.append([*words, *(self.shown(features, name) for name in self.digits)])
         features = self.features(ratio, float(entropy), band, trends, stds.tolist())
-        return features if all(words == told[0] for words in told) else {}
+        return features if features and all(words == told[0] for words in told) else {}
+
+    def shown(self, features, name):
+        """The number as far as prompts show it; of rows of numbers all of it, so that no two are the same."""
+        number = features.get(name)
+        return round(number, self.digits[name]) if isinstance(number, float) else object()
 
     def features(self, ratio, entropy, band, trends, stds):
-        """Numbers and words as `forward` has them: `ratio` float32 (K, 1) or (K,); `trends` and `stds` K numbers."""
+        """Numbers and words as `forward` has them: `ratio` float32 (K, 1) or (K,); `trends` and `stds` K numbers.
+
+        Nothing, where there are no words: then `forward` raises, when it is the sample's turn.
+        """
+        try:
+            return self.described(ratio, entropy, band, trends, stds)
+        except Exception:
+            return {}
+
+    def described(self, ratio, entropy, band, trends, stds):
+        """The same, or what a method for words raises."""
         generator = self.generator
         signs = [(trend > 0) - (trend < 0) for trend in trends]
         consistency = signs.count(signs[0]) / len(signs) if signs[0] else 0.5
@@ -230,8 +252,8 @@ def classes(cls: str, mode: str, digits: Mapping[str, int], condition: str) -> s
     shown = "{" + ", ".join(f'"{name}": {number}' for name, number in digits.items()) + "}"
     if condition:
         shown = f"{{}}\n        if {condition}:\n            self.digits = {shown}"
-    made = TEXT.replace("GENERATOR", cls).replace("MODE", f'"{mode}"').replace("DIGITS", shown)
-    return made.replace("ROWS", ROWS).replace("HELPER", HELPER)
+    made = TEXT.replace("MODE", f'"{mode}"').replace("DIGITS", shown).replace("ROWS", ROWS).replace("HELPER", HELPER)
+    return made.replace("GENERATOR", cls)
 
 
 def method() -> str:

@@ -18,7 +18,7 @@ from typing import NamedTuple, Optional
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Function, Source
+from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._canonical import form
 from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
@@ -59,6 +59,46 @@ MODULES = ("torch", "nn", "np", "ptwt")
 BUILTINS = ("sum", "len", "max", "min", "int", "float", "isinstance", "RuntimeError")
 HARMLESS = ("torch.no_grad()", "torch.inference_mode()")
 SETTING = re.compile(r"self\.\w+ == '\w+'")
+CHANGING = ("append", "extend", "insert", "update", "add", "pop", "popitem", "setdefault", "clear", "remove", "discard")
+PURE = [
+    "abs",
+    "all",
+    "any",
+    "bool",
+    "enumerate",
+    "float",
+    "int",
+    "isinstance",
+    "len",
+    "list",
+    "max",
+    "min",
+    "range",
+    "round",
+    "set",
+    "sorted",
+    "str",
+    "sum",
+    "tuple",
+    "zip",
+]
+ASKING = (
+    "get",
+    "join",
+    "format",
+    "index",
+    "count",
+    "item",
+    "tolist",
+    "copy",
+    "lower",
+    "upper",
+    "title",
+    "strip",
+    "append",
+    "extend",
+)
+"""Methods of texts, lists and dictionaries."""
 ANY = 99
 """More digits than any number has."""
 
@@ -149,6 +189,8 @@ def _check(source: Source, found: Generator) -> None:
             raise Conflict(
                 f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
             )
+    _check_words(source, found.cls)
+    _check_class(source, found.cls)
     check_imported(source, *MODULES)
     for name in (*MODULES, *BUILTINS):
         if is_rebound(source, name) or helpers(source, name):
@@ -158,16 +200,59 @@ def _check(source: Source, found: Generator) -> None:
 
 
 def _kept(function: Function) -> Optional[ast.stmt]:
-    """A statement of ``function`` that changes an object, or may do so."""
+    """A statement of ``function`` that changes an object which outlives it, or may do so."""
+    is_word = function.name in WORDS
     for node in ast.walk(function):
-        is_written = isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
-        if is_written and ast.unparse(node).startswith("self."):
+        is_store = isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
+        is_changed = is_store and (is_word or ast.unparse(node).startswith("self."))
+        is_called = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and is_word
+        is_outer = isinstance(node, (ast.Global, ast.Nonlocal, ast.Yield, ast.YieldFrom, ast.Await))
+        if is_changed or is_called or is_outer or _changes_setting(node):
             return node  # type: ignore[return-value]
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and function.name in WORDS:
-            return node
-        if isinstance(node, (ast.Global, ast.Nonlocal)):
-            return node
     return None
+
+
+def _changes_setting(node: ast.AST) -> bool:
+    """Whether a list or dictionary of the generator's is changed there: ``self.thresholds.update(…)``."""
+    is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING
+    return is_method and ast.unparse(node).startswith("self.")
+
+
+def _check_words(source: Source, cls: ast.ClassDef) -> None:
+    """Raise where a method that is called for words, or one that it calls, may depend on more than its arguments and settings."""
+    own = {m.name: m for m in methods(cls)}
+    asked = list(WORDS)
+    for name in asked:
+        for call in (n for n in ast.walk(own[name]) if isinstance(n, ast.Call)):
+            text = ast.unparse(call.func)
+            method = text.removeprefix("self.")
+            if method in own and text != method:
+                if _kept(own[method]):
+                    raise Conflict(f"{source.name}:{call.lineno}: {text} does more than to return something")
+                asked += [method] if method not in asked else []
+            elif not (text in PURE or text.startswith(("np.", "math.")) or callee(call) in ASKING):
+                raise Ambiguous(f"{source.name}:{call.lineno}: what {text} does cannot be told")
+            elif ".random" in text:
+                raise Ambiguous(f"{source.name}:{call.lineno}: {text} gives something else each time")
+
+
+def _check_class(source: Source, cls: ast.ClassDef) -> None:
+    """Raise where the methods that are seen may not be those that run."""
+    line = f"{source.name}:{cls.lineno}"
+    if cls.decorator_list or [ast.unparse(base) for base in cls.bases] not in (["nn.Module"], ["torch.nn.Module"]):
+        raise Ambiguous(f"{line}: {cls.name} is decorated, or no plain torch.nn.Module")
+    own = [m.name for m in methods(cls)]
+    if {"__call__", "__getattr__", "__getattribute__", "level", "wavelet"} & set(own):
+        raise Ambiguous(f"{line}: how {cls.name} is called, or what its settings are, is its own matter")
+    seen = {*FORMS, *WORDS}
+    for node in ast.walk(source.tree):
+        stored = isinstance(node, (ast.Attribute, ast.Name)) and not isinstance(node.ctx, ast.Load)
+        name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+        is_patched = isinstance(node, ast.Call) and callee(node) in ("setattr", "compile", "delattr")
+        if (stored and name in seen) or is_patched:
+            raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: a method of {cls.name} may be another one")
+    if [s.name for s in source.tree.body if isinstance(s, ast.ClassDef)].count(cls.name) > 1:
+        raise Ambiguous(f"{line}: {cls.name} is defined more than once")
 
 
 def _form(function: Function, mode: ast.Constant) -> str:
@@ -184,12 +269,14 @@ def _digits(source: Source, cls: ast.ClassDef) -> tuple[dict[str, int], str]:
     digits: dict[str, int] = {}
     readers = set()
     for node in ast.walk(source.tree):
-        name = node.slice.value if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) else None
-        function = source.function(node) if name in NUMBERS else None
-        if name in NUMBERS and (function is None or function.name not in (*FORMS, *WORDS)):
-            digits[str(name)] = max(digits.get(str(name), 0), _printed(source.ancestors(node)[0]))
+        name = node.value if isinstance(node, ast.Constant) and node.value in NUMBERS else None
+        function = source.function(node) if name else None
+        if name and (function is None or function.name not in (*FORMS, *WORDS, "__init__")):
+            digits[str(name)] = max(digits.get(str(name), 0), _printed(source, node))
             readers.add(function)
-    return digits, _condition(source, cls, readers.pop()) if len(readers) == 1 else ""
+        if isinstance(node, ast.Call) and callee(node) in ("items", "values"):
+            digits["snr_db"] = ANY
+    return digits, _condition(source, cls, readers.pop()) if len(readers) == 1 and ANY not in digits.values() else ""
 
 
 def _condition(source: Source, cls: ast.ClassDef, function: Optional[Function]) -> str:
@@ -209,8 +296,11 @@ def _condition(source: Source, cls: ast.ClassDef, function: Optional[Function]) 
     return " and ".join(test.replace("self.", "generator.") for test in reversed(tests)).replace("'", '"')
 
 
-def _printed(node: ast.AST) -> int:
-    """With how many digits a number in an f-string is printed: ``2`` for ``{x:.2f}``."""
-    spec = ast.unparse(node.format_spec) if isinstance(node, ast.FormattedValue) and node.format_spec else ""
+def _printed(source: Source, name: ast.AST) -> int:
+    """With how many digits a number of that name is printed: ``2`` in ``{x["name"]:.2f}``."""
+    number, shown = (*source.ancestors(name), None, None)[:2]
+    if not isinstance(number, ast.Subscript) or number.slice is not name or not isinstance(shown, ast.FormattedValue):
+        return ANY
+    spec = ast.unparse(shown.format_spec) if shown.format_spec else ""
     found = re.fullmatch(r"f['\"]\.(\d)f['\"]", spec)
     return int(found[1]) if found else ANY

@@ -6,18 +6,20 @@ The loop stays as it is, and so does its call of the generator: for a sample of 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Function, Source
+from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line, text_of
 from ._products import in_loop
-from ._scopes import calls, parameters_of, position
+from ._scopes import calls, parameters_of, position, targets_of
+from .dwt_batch_features import NUMBERS
 
 HELPER, FOUND, WRITER, SITE = "_features_of_each", "batch_features", "build_prompt_text", "samples"
 PLAIN = (ast.List, ast.Dict, ast.Constant, ast.JoinedStr, ast.ListComp, ast.DictComp)
@@ -82,6 +84,7 @@ def _in_loop(source: Source, loop: ast.For) -> list[Asked]:
         if (
             isinstance(call, ast.Call)
             and ast.unparse(call.func) in writers
+            and re.fullmatch(r"self\.\w+", ast.unparse(call.func))
             and len(call.args) == 1
             and not call.keywords
         ):
@@ -101,7 +104,7 @@ def _number(loop: ast.For) -> str:
     kind = among.func.id if isinstance(among, ast.Call) and isinstance(among.func, ast.Name) else ""
     if not isinstance(among, ast.Call) or len(among.args) != 1 or among.keywords:
         return ""
-    if kind == "enumerate" and isinstance(target, ast.Tuple):
+    if kind == "enumerate" and isinstance(target, ast.Tuple) and len(target.elts) == 2:
         target = target.elts[0]
     return target.id if kind in ("range", "enumerate") and isinstance(target, ast.Name) else ""
 
@@ -110,9 +113,10 @@ def _samples(source: Source, loop: ast.For, sample: ast.expr, number: str) -> st
     """The variable of which ``sample`` is one row, as a batch of one; nothing, where it is something else."""
     if isinstance(sample, ast.Name):
         given = [s for s in loop.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == sample.id]
-        return (
-            _samples(source, loop, given[0].value, number) if len(given) == 1 and _stores(loop, sample.id) == 1 else ""
-        )
+        if len(given) != 1 or _stores(loop, sample.id) != 1 or position(given[0]) > position(sample):
+            return ""
+        is_name = any(isinstance(n, ast.Name) and n.id == sample.id for n in ast.walk(given[0].value))
+        return "" if is_name else _samples(source, loop, given[0].value, number)
     if isinstance(sample, ast.Call) and isinstance(sample.func, ast.Attribute) and not sample.keywords:
         name, arguments = sample.func.attr, [ast.unparse(a) for a in sample.args]
         if (name, arguments) == ("contiguous", []):
@@ -120,7 +124,7 @@ def _samples(source: Source, loop: ast.For, sample: ast.expr, number: str) -> st
         return _row(loop, sample.func.value, number) if (name, arguments) == ("unsqueeze", ["0"]) else ""
     if not isinstance(sample, ast.Subscript):
         return ""
-    first, *rest = sample.slice.elts if isinstance(sample.slice, ast.Tuple) else [sample.slice]
+    first, *rest = sample.slice.elts if isinstance(sample.slice, ast.Tuple) and sample.slice.elts else [sample.slice]
     if any(ast.unparse(other) != ":" for other in rest):
         return ""
     if isinstance(first, ast.Constant) and first.value is None:
@@ -161,9 +165,56 @@ def _check(source: Source, found: Asked) -> None:
     earlier = [n for n in ast.walk(function) if _is_store(n, found.samples) and position(n) < position(loop)]
     if not earlier and found.samples not in [parameter.arg for parameter in parameters_of(function)]:
         raise Ambiguous(f"{source.name}:{loop.lineno}: where {found.samples} comes from cannot be told")
+    _check_uses(source, found)
     for node in ast.walk(loop):
         if _may_write_to_tensor(function, node):
             raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: something is changed in place in the loop")
+
+
+def _check_uses(source: Source, found: Asked) -> None:
+    """Raise where samples or generator may be used, or changed, by anything else in the loop, or the loop may not come to the call."""
+    loop, at = found.loop, source.statement(found.call)
+    for statement in loop.body[: loop.body.index(at)]:
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
+            raise Ambiguous(f"{source.name}:{statement.lineno}: the generator may not be asked about every sample")
+    aliases = _names_of_sample(loop, found)
+    for node in ast.walk(loop):
+        line = f"{source.name}:{getattr(node, 'lineno', 0)}"
+        if isinstance(
+            node,
+            (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr),
+        ):
+            raise Ambiguous(f"{line}: more is done in the loop than can be told")
+        if isinstance(node, ast.Name) and node.id in {found.samples, *aliases} and isinstance(node.ctx, ast.Load):
+            around = source.ancestors(node)
+            is_given = source.statement(node) is at or any(
+                ast.unparse(s) in aliases for s in targets_of(source.statement(node))
+            )
+            if not is_given and loop.iter not in around:
+                raise Ambiguous(f"{line}: {node.id} is used for something else, too")
+        is_generator = isinstance(node, ast.Attribute) and ast.unparse(node) == ast.unparse(found.call.func)
+        if is_generator and node is not found.call.func and not _writes(source, node):
+            raise Ambiguous(f"{line}: something else is done with {ast.unparse(node)}")
+    for node in source.nodes(*NUMBERS, "compile"):
+        is_read = isinstance(node, ast.Constant) and node.value in NUMBERS
+        if is_read or (isinstance(node, ast.Call) and callee(node) == "compile"):
+            line = f"{source.name}:{getattr(node, 'lineno', 0)}"
+            raise Ambiguous(
+                f"{line}: numbers of the features are read there, or a model is compiled: they may differ in the last digit"
+            )
+
+
+def _names_of_sample(loop: ast.For, found: Asked) -> set[str]:
+    """The variables that stand for the sample: on the way from all samples to the call."""
+    names = {ast.unparse(found.call.args[0])} if isinstance(found.call.args[0], ast.Name) else set()
+    return names | ({ast.unparse(loop.target.elts[1])} if isinstance(loop.target, ast.Tuple) else set())
+
+
+def _writes(source: Source, node: ast.AST) -> bool:
+    """Whether only the prompt is written there."""
+    parent, *around = source.ancestors(node)
+    is_writer = isinstance(parent, ast.Attribute) and parent.attr == WRITER
+    return is_writer and isinstance(around[0], ast.Call) and around[0].func is parent
 
 
 def _is_store(node: ast.AST, name: str) -> bool:

@@ -29,11 +29,18 @@ def {HELPER}(n_vars, averaged, first):
     """
 
     def means(x):
-        if x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() == len(x) and len(x) % n_vars == 0:
+        is_plain = x.device.type == "cpu" and x.dtype == torch.float32 and x.is_contiguous() and x.shape[1] == 1
+        if is_plain and len(x) % n_vars == 0:
             return x.reshape(-1, n_vars).mean(dim=1, keepdim=True)
         return torch.stack([part.mean() for part in x.split(n_vars)])[:, None]
 
-    if not all(len(x) for x in [*averaged, *first]):
+    every = [*averaged, *first]
+    kinds = [(type(x), len(x), getattr(x, "device", None), getattr(x, "ndim", 0)) for x in every]
+    if kinds != kinds[:1] * len(kinds) or kinds[0][0] is not torch.Tensor or kinds[0][3] != 2:
+        samples = range(len(every[0]) // n_vars)
+        means = [[x[b * n_vars : (b + 1) * n_vars].mean().item() for b in samples] for x in averaged]
+        return means, [[x[b * n_vars].tolist() for b in samples] for x in first]
+    if not len(every[0]):
         return [[] for _ in averaged], [[] for _ in first]
     columns = [*map(means, averaged), *(x[::n_vars] for x in first)]
     together = torch.cat([column.double() for column in columns], dim=1).cpu()
@@ -185,6 +192,19 @@ def _check(source: Source, found: Statistics) -> None:
     check_imported(source, "torch")
     refuse_taken(source, *{_named(read.name, read.is_mean) for read in found.reads})
     names = {read.name for read in found.reads}
+    reads = {id(n) for read in found.reads for n in ast.walk(read.node)}
+    for node in ast.walk(loop):
+        if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load) and id(node) not in reads:
+            raise Ambiguous(f"{source.name}:{node.lineno}: {node.id} is used for something else in the loop, too")
+        if isinstance(
+            node,
+            (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr),
+        ):
+            raise Ambiguous(f"{source.name}:{node.lineno}: more is done in the loop than can be told")
+    last = max(loop.body.index(s) for s in loop.body if any(id(n) in reads for n in ast.walk(s)))
+    for statement in loop.body[:last]:
+        if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr, ast.AugAssign)):
+            raise Ambiguous(f"{source.name}:{statement.lineno}: the loop may not come to every sample's numbers")
     changing = {found.number, found.rows, *names}
     for node in ast.walk(loop):
         is_store = isinstance(node, ast.Name) and node.id in changing and not isinstance(node.ctx, ast.Load)

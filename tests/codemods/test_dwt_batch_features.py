@@ -7,7 +7,7 @@ from cases import plan, refuses, replaced
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY, PLANNED
+from apply_opt.model.plan import ALREADY, PLANNED, REFUSED
 
 NAME = "dwt_batch_features"
 GENERATOR = (ROOT / "target_repos" / "time_llm" / "reference" / "layers" / "DWTPromptGenerator.py").read_text(
@@ -125,6 +125,76 @@ KEEPS = {
 @pytest.mark.parametrize("what", KEEPS)
 def test_something_is_kept_from_sample_to_sample(what: str) -> None:
     refuses(NAME, replaced(GENERATOR, KEEPS[what]), Conflict, "does more than to return something")
+
+
+WORDS = "    def _analyze_volatility_pattern(self, stds):\n"
+NOT_ITS_OWN = {
+    "a word for a random number": (WORDS, WORDS + "        np.random.rand()\n"),
+    "an argument": (WORDS, WORDS + "        stds[0] = 1.0\n"),
+    "a counter": (WORDS, WORDS + "        n = next(self.counter)\n"),
+    "another object": (WORDS, WORDS + "        n = self.other.look(stds)\n"),
+    "a method that keeps": (
+        WORDS,
+        "    def _keep(self, x):\n        self.x = x\n\n" + WORDS + "        n = self._keep(stds)\n",
+    ),
+    "settings": ("        return (\n", "        self.thresholds.update(snr_mid=1)\n        return (\n"),
+    "another method": (
+        "        self.thresholds = {",
+        "        self._extract_trend_features = other\n        self.thresholds = {",
+    ),
+    "a wrapped method": ("    def _calculate", "    forward = wrap(forward)\n\n    def _calculate"),
+    "a property": ("    def _calculate", "    @property\n    def level(self):\n        return 3\n\n    def _calculate"),
+    "a call of its own": ("    def _calculate", "    def __call__(self, x):\n        return 3\n\n    def _calculate"),
+    "another base": ("(nn.Module)", "(Base)"),
+    "a decorated class": ("class DWT", "@traced\nclass DWT"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_ITS_OWN)
+def test_what_runs_or_is_kept_cannot_be_told(what: str) -> None:
+    outcome = plan(NAME, replaced(GENERATOR, NOT_ITS_OWN[what]))
+    assert outcome.kind == REFUSED, outcome.after.decode()
+    assert type(outcome.error) in (Ambiguous, Conflict)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "DWTPromptGenerator._extract_trend_features = other",
+        "setattr(DWTPromptGenerator, 'forward', other)",
+        "class DWTPromptGenerator(DWTPromptGenerator):\n    pass",
+    ],
+)
+def test_patched_afterwards(more: str) -> None:
+    outcome = plan(NAME, f"{GENERATOR}\n\n{more}\n")
+    assert outcome.kind == REFUSED and type(outcome.error) is Ambiguous
+
+
+CHECKED = [
+    "x_enc.isnan().any()",
+    "x_enc.isinf().any() or torch.isnan(x_enc).any()",
+    "x_enc.numel() == 0",
+    "x_enc.dim() != 3",
+    "not torch.is_tensor(x_enc)",
+]
+UNCHECKED = [
+    "torch.isinf(1 / x_enc).any()",
+    "x_enc[..., 100:].numel() == 0",
+    "len(x_enc) == 0 or x_enc",
+    "any()",
+    "isnan()",
+    "x_enc.max() > 3",
+    "(x_enc == 0).any()",
+    "torch.isnan(y := x_enc).any()",
+    "not x_enc",
+]
+
+
+@pytest.mark.parametrize("check", CHECKED + UNCHECKED)
+def test_checks(check: str) -> None:
+    text = GENERATOR.replace(CHECK, f"        if {check}:\n            raise ValueError\n" + CHECK)
+    outcome = plan(NAME, text)
+    assert outcome.kind == (PLANNED if check in CHECKED else REFUSED), check
 
 
 def test_look_alikes() -> None:

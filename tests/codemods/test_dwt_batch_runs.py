@@ -205,6 +205,43 @@ def test_bad_samples_among_good_ones(generator: Any, value: float, variables: in
     assert len(generator.features_of_each(x)) == 4
 
 
+def test_an_overflow_of_all_bands_together(generator: Any) -> None:
+    x = series("noise", 4, 2, 96)
+    x[1] *= 4e18
+    found = generator.features_of_each(x)
+    assert all(numpy.isfinite(features["energy_ratio"]).all() for features in found.values())
+    assert written(generator, x) == one_by_one(generator, x)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_long_rows(generator: Any, threads: int) -> None:
+    x, before = series("noise", 2, 1, 70000), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found, alone = generator.features_of_each(x), [generator(x[b : b + 1]) for b in range(2)]
+    finally:
+        torch.set_num_threads(before)
+    assert all(same(found[b][name], alone[b][name]) for b in range(2) for name in alone[b])
+
+
+def test_no_words_for_a_sample(generator: Any) -> None:
+    """What a method for words raises comes in the sample's turn: behind what a sample before it raises."""
+    x = series("noise", 4, 2, 96)
+    trend = type(generator)._map_trend_pattern
+    signs = [generator(x[b : b + 1])["trends_sign"].tolist() for b in range(4)]
+
+    def picky(trends_sign: Any, consistency: float) -> str:
+        if list(trends_sign) == signs[2]:
+            raise KeyError("no word")
+        return str(trend(generator, trends_sign, consistency))
+
+    generator._map_trend_pattern = picky
+    assert 2 not in generator.features_of_each(x)
+    assert written(generator, x) == one_by_one(generator, x)
+    x[0, 0, 0] = float("nan")
+    assert written(generator, x) == one_by_one(generator, x)
+
+
 @pytest.mark.parametrize("steps", [0, 1, 2, 4, 7, 8, 9, 12, 16])
 @pytest.mark.parametrize("variables", [1, 2])
 def test_too_short(generator: Any, steps: int, variables: int) -> None:
@@ -394,12 +431,24 @@ def test_near_a_threshold(module: Any, generator: Any) -> None:
         assert 1 not in products(module, other, x), name
 
 
+def test_near_a_tie_of_two_bands(module: Any, generator: Any) -> None:
+    """Where a word depends on which of the middle bands is louder, and they are next to the same."""
+    x = series("spikes", 2, 3, 96)
+    middle = generator(x[1:2])["frequency_stds"]
+    factor = float(middle[2] / middle[1])
+    generator._analyze_volatility_pattern = lambda stds: "first" if stds[1] * factor > stds[2] else "second"
+    assert 1 not in products(module, generator, x)
+
+
 def test_digits_that_are_printed(module: Any, generator: Any) -> None:
     x = series("spikes", 4, 3, 96)
     helper = module._BatchFeatures(generator)
     helper.digits = {"snr_db": 99}
     with torch.no_grad():
         assert helper.by_products(x) == {}
+    helper.digits = {"energy_ratio": 2}
+    with torch.no_grad():
+        assert helper.by_products(x) == {}, "rows of numbers"
     helper.digits = {"snr_db": 0}
     with torch.no_grad():
         assert helper.by_products(x)

@@ -76,8 +76,7 @@ FORKS: list[tuple[str, dict[str, str], str]] = [
         {name: text for name, text in READS.items() if "lags" not in name},
         "[mean_low, mean_high], [] = _of_samples(N, [low, high], [])\n",
     ),
-    (replaced(BODY, ("    prompts.append", "    print(low[b])\n    prompts.append")), READS, CALL),
-    (replaced(BODY, ("    prompts.append", "    print(low[start:end].mean())\n    prompts.append")), READS, CALL),
+    (replaced(BODY, ("    prompts.append", "    print(features)\n    prompts.append")), READS, CALL),
     (replaced(BODY, ("return self", "print(low)\nreturn self")), READS, CALL),
 ]
 
@@ -120,11 +119,24 @@ def test_nothing_to_bring(body: str) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (replaced(BODY, ("    prompts.append", "    low = low + 1\n    prompts.append")), "low changes in the loop"),
+        (replaced(BODY, ("    prompts.append", "    low = 1\n    prompts.append")), "low changes in the loop"),
         (replaced(BODY, ("    prompts.append", "    N = 3\n    prompts.append")), "N changes in the loop"),
         (replaced(BODY, ("    features", "    b = b + 0\n    features")), "b changes in the loop"),
-        (replaced(BODY, ("    prompts.append", "    low[b] = 0\n    prompts.append")), "in place"),
-        (replaced(BODY, ("    prompts.append", "    low.mul_(2)\n    prompts.append")), "in place"),
+        (replaced(BODY, ("    prompts.append", "    low[b] = 0\n    prompts.append")), "something else in the loop"),
+        (replaced(BODY, ("    prompts.append", "    low.mul_(2)\n    prompts.append")), "something else in the loop"),
+        (
+            replaced(BODY, ("    prompts.append", "    part = low[start:end]\n    prompts.append")),
+            "something else in the loop",
+        ),
+        (
+            replaced(BODY, ("    prompts.append", "    torch.add(high, 1, out=low)\n    prompts.append")),
+            "something else in the loop",
+        ),
+        (replaced(BODY, ("    prompts.append", "    text = lambda: b\n    prompts.append")), "than can be told"),
+        (
+            replaced(BODY, ("    start = b", "    if features is None:\n        continue\n    start = b")),
+            "may not come to",
+        ),
         (replaced(BODY, ("low, high = x.amin(1), x.amax(1)\n", "high = x.amax(1)\n")), "where low comes from"),
         (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another loop"),
     ],
@@ -157,6 +169,7 @@ def test_where_torch_is_something_else() -> None:
 # What it gives
 
 torch = pytest.importorskip("torch")
+numpy = pytest.importorskip("numpy")
 SPACE: dict[str, Any] = {"torch": torch}
 exec(HELPER, SPACE)
 of_samples = SPACE["_of_samples"]
@@ -185,6 +198,20 @@ def test_the_same_numbers(kind: str, n_vars: int) -> None:
 def test_numbers_that_are_hard_to_keep(value: float) -> None:
     x = torch.tensor([[1.0], [value], [2.0], [value]])
     assert str(of_samples(2, [x], [x])) == str(one_by_one(2, [x], [x]))
+
+
+@pytest.mark.parametrize(
+    ("averaged", "first"),
+    [
+        ([numpy.ones((6, 1)), torch.ones(6, 1)], [torch.ones(6, 5)]),
+        ([torch.ones(6, 1)], [numpy.arange(30).reshape(6, 5)]),
+        ([torch.arange(6.0)], [torch.ones(6, 5)]),
+        ([torch.ones(6, 1)], [torch.ones(6, 5, 2)]),
+        ([torch.randn(1, 1).expand(6, 1)], [torch.ones(6, 5)]),
+    ],
+)
+def test_other_kinds_of_tensors(averaged: list[Any], first: list[Any]) -> None:
+    assert str(of_samples(2, averaged, first)) == str(one_by_one(2, averaged, first))
 
 
 def test_no_rows() -> None:
