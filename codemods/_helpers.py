@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Union
+from typing import Optional, Union
 
 from apply_opt.errors import Ambiguous, Conflict, PartlyApplied
 from apply_opt.model.source import Edit, Function, Source, callee, first_line, last_line
@@ -43,13 +43,13 @@ def has_helper(source: Source, name: str, uses: Sequence[ast.AST], else_at: int)
     return bool(ours)
 
 
-def is_used(source: Source, name: str, uses: Sequence[ast.AST], times: int) -> bool:
-    """Whether our function ``name`` is there once, and used as often as it should be.
+def is_used(source: Source, name: str, uses: Sequence[ast.AST], times: Optional[int] = None) -> bool:
+    """Whether our function ``name`` is there once, and used as often as it should be: ``times``, or any number of times.
 
     Raises where it is there by half, and where the name stands for something else.
     """
     ours = helpers(source, name)
-    if (len(ours), len(uses)) == (1, times):
+    if (len(ours), len(uses)) == (1, max(1, len(uses)) if times is None else times):
         return True
     if ours or uses:
         line = getattr([*uses, *ours][0], "lineno", 1)
@@ -59,6 +59,24 @@ def is_used(source: Source, name: str, uses: Sequence[ast.AST], times: int) -> b
         )
     refuse_taken(source, name)
     return False
+
+
+def are_used(source: Source, name: str, others: Sequence[str], uses: Sequence[ast.AST]) -> bool:
+    """Whether our function ``name`` is there once, and used, and with it each of the ``others`` that it calls.
+
+    Raises where they are there by half, and where a name stands for something else.
+    """
+    if not is_used(source, name, uses):
+        refuse_taken(source, *others)
+        return False
+    for other in others:
+        if len(helpers(source, other)) != 1:
+            raise PartlyApplied(
+                f"{source.name}:{getattr(uses[0], 'lineno', 1)} is partly applied: {other} is defined "
+                f"{len(helpers(source, other))} times",
+                "take the part that is there out by hand, then apply again",
+            )
+    return True
 
 
 def refuse_taken(source: Source, *names: str) -> None:

@@ -9,9 +9,10 @@ from apply_opt.model.codemod import THEIRS, TODO, Site
 from apply_opt.model.source import Edit, Source
 
 from ._lines import respelled
+from ._sample_loop import WRITER
 from ._scopes import calls
 
-WRITER, SITE = "build_prompt_text", "generator"
+SITE = "generator"
 
 
 def setting(source: Source, keyword: str) -> ast.expr:

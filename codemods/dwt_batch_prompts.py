@@ -17,11 +17,12 @@ from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line, text_of
-from ._products import in_loop
+from ._products import in_loop, writes
+from ._sample_loop import WRITER, check_plain, given_once, stores
 from ._scopes import calls, parameters_of, position, targets_of
 from .dwt_batch_features import NUMBERS
 
-HELPER, FOUND, WRITER, SITE = "_features_of_each", "batch_features", "build_prompt_text", "samples"
+HELPER, FOUND, SITE = "_features_of_each", "batch_features", "samples"
 PLAIN = (ast.List, ast.Dict, ast.Constant, ast.JoinedStr, ast.ListComp, ast.DictComp)
 HELPER_TEXT = f'''
 def {HELPER}(generator, samples):
@@ -112,8 +113,8 @@ def _number(loop: ast.For) -> str:
 def _samples(source: Source, loop: ast.For, sample: ast.expr, number: str) -> str:
     """The variable of which ``sample`` is one row, as a batch of one; nothing, where it is something else."""
     if isinstance(sample, ast.Name):
-        given = [s for s in loop.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == sample.id]
-        if len(given) != 1 or _stores(loop, sample.id) != 1 or position(given[0]) > position(sample):
+        given = given_once(loop, sample.id)
+        if not given or position(given[0]) > position(sample):
             return ""
         is_name = any(isinstance(n, ast.Name) and n.id == sample.id for n in ast.walk(given[0].value))
         return "" if is_name else _samples(source, loop, given[0].value, number)
@@ -144,11 +145,7 @@ def _row(loop: ast.For, row: ast.expr, number: str) -> str:
     is_target = (
         isinstance(loop.target, ast.Tuple) and isinstance(row, ast.Name) and ast.unparse(loop.target.elts[1]) == row.id
     )
-    return among.id if is_target and isinstance(among, ast.Name) and _stores(loop, ast.unparse(row)) == 1 else ""
-
-
-def _stores(scope: ast.AST, name: str) -> int:
-    return sum(isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load) for n in ast.walk(scope))
+    return among.id if is_target and isinstance(among, ast.Name) and len(stores(loop, ast.unparse(row))) == 1 else ""
 
 
 def _check(source: Source, found: Asked) -> None:
@@ -160,9 +157,9 @@ def _check(source: Source, found: Asked) -> None:
     refuse_taken(source, FOUND)
     if in_loop(source, loop):
         raise Ambiguous(f"{source.name}:{loop.lineno}: the loop is in another one")
-    if _stores(loop, found.samples) or _stores(loop, found.number) > 1:
+    if stores(loop, found.samples) or len(stores(loop, found.number)) > 1:
         raise Ambiguous(f"{source.name}:{loop.lineno}: {found.samples} or {found.number} changes in the loop")
-    earlier = [n for n in ast.walk(function) if _is_store(n, found.samples) and position(n) < position(loop)]
+    earlier = [n for n in stores(function, found.samples) if position(n) < position(loop)]
     if not earlier and found.samples not in [parameter.arg for parameter in parameters_of(function)]:
         raise Ambiguous(f"{source.name}:{loop.lineno}: where {found.samples} comes from cannot be told")
     _check_uses(source, found)
@@ -177,14 +174,10 @@ def _check_uses(source: Source, found: Asked) -> None:
     for statement in loop.body[: loop.body.index(at)]:
         if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
             raise Ambiguous(f"{source.name}:{statement.lineno}: the generator may not be asked about every sample")
+    check_plain(source, loop)
     aliases = _names_of_sample(loop, found)
     for node in ast.walk(loop):
         line = f"{source.name}:{getattr(node, 'lineno', 0)}"
-        if isinstance(
-            node,
-            (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr),
-        ):
-            raise Ambiguous(f"{line}: more is done in the loop than can be told")
         if isinstance(node, ast.Name) and node.id in {found.samples, *aliases} and isinstance(node.ctx, ast.Load):
             around = source.ancestors(node)
             is_given = source.statement(node) is at or any(
@@ -217,14 +210,10 @@ def _writes(source: Source, node: ast.AST) -> bool:
     return is_writer and isinstance(around[0], ast.Call) and around[0].func is parent
 
 
-def _is_store(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load)
-
-
 def _may_write_to_tensor(function: Function, node: ast.AST) -> bool:
     """Whether ``node`` changes an object in place that may be a tensor: it is nothing that began as a list, a dictionary or a text."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr.endswith("_") and not node.func.attr.startswith("_")
+        return writes(node.func.attr)
     if isinstance(node, ast.AugAssign):
         target: ast.expr = node.target
     elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):

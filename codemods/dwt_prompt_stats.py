@@ -18,9 +18,10 @@ from apply_opt.model.source import Edit, Source
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line
 from ._products import in_loop
+from ._sample_loop import WRITER, check_plain, given_once, stores
 from ._scopes import calls, position
 
-HELPER, WRITER, SITE = "_of_samples", "build_prompt_text", "statistics"
+HELPER, SITE = "_of_samples", "statistics"
 HELPER_TEXT = f'''
 def {HELPER}(n_vars, averaged, first):
     """For each sample of `n_vars` rows: the mean of each tensor of `averaged` (rows, 1), the first row of each of `first` (rows, K).
@@ -123,13 +124,13 @@ def _in_loop(source: Source, loop: ast.For) -> Optional[Statistics]:
         return None
     sizes = _sizes(source, loop, among.args[0].id)
     for rows in sizes:
-        reads = [read for node in calls_in(loop) if (read := _read(loop, node, number, rows))]
+        reads = [read for node in _calls_in(loop) if (read := _read(loop, node, number, rows))]
         if len(reads) > 1:
             return Statistics(loop, number, rows, reads)
     return None
 
 
-def calls_in(loop: ast.For) -> list[ast.Call]:
+def _calls_in(loop: ast.For) -> list[ast.Call]:
     """The calls without arguments of what brings a tensor to the host, in order."""
     found = [n for n in ast.walk(loop) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
     plain = [n for n in found if n.func.attr in READS and not n.args and not n.keywords]  # type: ignore[attr-defined]
@@ -172,13 +173,8 @@ def _resolved(loop: ast.For, index: ast.expr) -> str:
     if isinstance(index, ast.Slice) and index.lower and index.upper and not index.step:
         return f"{_resolved(loop, index.lower)}:{_resolved(loop, index.upper)}"
     if isinstance(index, ast.Name):
-        stores = [
-            n
-            for n in ast.walk(loop)
-            if isinstance(n, ast.Name) and n.id == index.id and not isinstance(n.ctx, ast.Load)
-        ]
-        given = [s for s in loop.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == index.id]
-        if len(given) == len(stores) == 1 and position(given[0]) < position(index):
+        given = given_once(loop, index.id)
+        if given and position(given[0]) < position(index):
             return ast.unparse(given[0].value)
     return ast.unparse(index)
 
@@ -196,11 +192,7 @@ def _check(source: Source, found: Statistics) -> None:
     for node in ast.walk(loop):
         if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load) and id(node) not in reads:
             raise Ambiguous(f"{source.name}:{node.lineno}: {node.id} is used for something else in the loop, too")
-        if isinstance(
-            node,
-            (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr),
-        ):
-            raise Ambiguous(f"{source.name}:{node.lineno}: more is done in the loop than can be told")
+    check_plain(source, loop)
     last = max(loop.body.index(s) for s in loop.body if any(id(n) in reads for n in ast.walk(s)))
     for statement in loop.body[:last]:
         if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr, ast.AugAssign)):
@@ -217,10 +209,5 @@ def _check(source: Source, found: Statistics) -> None:
         if is_method or is_item:
             raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: something is changed in place in the loop")
     for name in (found.rows, *names):
-        stores = [
-            n
-            for n in ast.walk(function)
-            if isinstance(n, ast.Name) and n.id == name and not isinstance(n.ctx, ast.Load)
-        ]
-        if not any(position(n) < position(loop) for n in stores):
+        if not any(position(n) < position(loop) for n in stores(function, name)):
             raise Ambiguous(f"{source.name}:{loop.lineno}: where {name} comes from cannot be told")

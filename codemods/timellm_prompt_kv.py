@@ -11,12 +11,12 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
-from apply_opt.errors import Ambiguous, NoSite, PartlyApplied
+from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee
 
-from ._helpers import check_imported, helpers, insert_above, is_used, meant, refuse_compiled, refuse_taken
+from ._helpers import are_used, check_imported, insert_above, meant, refuse_compiled
 from ._language_models import CHOOSES, REUSES
 from ._lines import all_respelled, block_of, is_alone, line_of, without
 from ._positions import LastPositions, has_same_value, only_value, uncast
@@ -135,15 +135,8 @@ class Joined(NamedTuple):
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The site ``states``: the language model's call."""
     uses = calls(source, HELPER)
-    if is_used(source, HELPER, uses, max(1, len(uses)) if helpers(source, HELPER) else 0):
-        for name in OTHERS:
-            if len(helpers(source, name)) != 1:
-                raise PartlyApplied(
-                    f"{source.name}:{uses[0].lineno} is partly applied: {name} is defined {len(helpers(source, name))} times",
-                    "take the part that is there out by hand, then apply again",
-                )
+    if are_used(source, HELPER, OTHERS, uses):
         return [Site(SITE, uses[0].lineno, OURS)]
-    refuse_taken(source, *OTHERS)
     return [Site(SITE, _all_joined(source)[0].call.lineno, TODO)]
 
 

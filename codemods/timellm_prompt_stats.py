@@ -16,7 +16,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
-from ._helpers import check_imported, helpers, insert_above, is_used, refuse_compiled
+from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._lines import above, starts_line
 from ._products import in_loop
 from ._scopes import calls, certain, parameters_of, position
@@ -69,7 +69,7 @@ class Rows(NamedTuple):
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The site ``rows``: the first loop that reads tensors row by row to write prompts."""
     uses = calls(source, HELPER)
-    if is_used(source, HELPER, uses, max(1, len(uses)) if helpers(source, HELPER) else 0):
+    if is_used(source, HELPER, uses):
         return [Site(SITE, uses[0].lineno, OURS)]
     return [Site(SITE, _loops(source)[0].loop.lineno, TODO)]
 

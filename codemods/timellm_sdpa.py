@@ -15,7 +15,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import check_imported, helpers, insert_above, is_used, refuse_compiled
+from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._language_models import CHOOSES, IMPLEMENTATION, configured, reads_last_state, run_model
 from ._lines import all_respelled, text_of
 from ._scopes import calls, named, position
@@ -42,7 +42,7 @@ def {HELPER}(model):
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The site ``run``: where a language model with plain attention is first run."""
     uses = calls(source, HELPER)
-    if is_used(source, HELPER, uses, max(1, len(uses)) if helpers(source, HELPER) else 0):
+    if is_used(source, HELPER, uses):
         if not _plain(source):
             raise PartlyApplied(f"{source.name}:{uses[0].lineno}: no configuration asks for plain attention any more")
         return [Site(SITE, uses[0].lineno, OURS)]

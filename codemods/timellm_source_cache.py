@@ -17,7 +17,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._escapes import PREPARES
-from ._helpers import check_imported, helpers, insert_above, is_rebound, is_used, meant, refuse_compiled, refuse_taken
+from ._helpers import check_imported, insert_above, is_rebound, is_used, meant, refuse_compiled, refuse_taken
 from ._lines import all_respelled, ends_line, starts_line, text_of
 from ._scopes import FUNCTIONS, PARAMETER, bindings, calls, class_of, family, methods, reaching, scope_of
 from ._tokenizing import below
@@ -95,7 +95,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The sites ``words``, where a linear layer is given all words, and ``train``, a method that drops what is kept."""
     uses = calls(source, HELPER)
     ours = [n for n in source.nodes(KEPT) if isinstance(n, FUNCTIONS) and n.name == "train" and _drops(n)]
-    if is_used(source, HELPER, uses, max(1, len(uses)) if helpers(source, HELPER) else 0):
+    if is_used(source, HELPER, uses):
         if not ours:
             raise PartlyApplied(
                 f"{source.name}:{uses[0].lineno} is partly applied: no method train drops what is kept",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cases import plan
+from counted import Launched, asked_for
 from support import ROOT
 
 torch = pytest.importorskip("torch")
@@ -341,18 +342,6 @@ def test_deviations_that_are_rounded_either_way(module: Any, generator: Any, mon
 # By products
 
 
-class Launched(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[misc, name-defined]
-    """What is launched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
-
-
 def products(module: Any, generator: Any, x: Any) -> Any:
     """The features by products, as they are found on a GPU."""
     with torch.no_grad():
@@ -387,15 +376,7 @@ def test_most_are_found_by_products(module: Any, generator: Any) -> None:
 def test_a_few_operations_and_one_copy(module: Any, generator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     x = series("spikes", 32, 7, 512)
     assert len(products(module, generator, x)) == 32
-    asked = []
-    for name in ("cpu", "item", "tolist", "__bool__", "__array__"):
-        method = getattr(torch.Tensor, name)
-
-        def noted(self: Any, *words: Any, name: str = name, method: Any = method) -> Any:
-            asked.append(name)
-            return method(self, *words)
-
-        monkeypatch.setattr(torch.Tensor, name, noted)
+    asked = asked_for(monkeypatch, "cpu", "item", "tolist", "__bool__", "__array__")
     with Launched() as launched:
         products(module, generator, x)
     assert asked == ["cpu"]

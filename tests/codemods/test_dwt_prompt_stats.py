@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cases import above, block, constant, lands, plan, refuses, replaced, with_class
+from counted import asked_for
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import PLANNED
@@ -219,14 +220,6 @@ def test_no_rows() -> None:
 
 
 def test_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    for name in ("cpu", "item", "__bool__", "__array__"):
-        method = getattr(torch.Tensor, name)
-
-        def noted(self: Any, *words: Any, name: str = name, method: Any = method) -> Any:
-            asked.append(name)
-            return method(self, *words)
-
-        monkeypatch.setattr(torch.Tensor, name, noted)
+    asked = asked_for(monkeypatch, "cpu", "item", "__bool__", "__array__")
     of_samples(2, [torch.randn(64, 1)] * 3, [torch.zeros(64, 5, dtype=torch.int64)])
     assert asked == ["cpu"]

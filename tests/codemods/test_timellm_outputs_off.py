@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cases import lands, plan, refuses, replaced, skips, with_class
+from language_models import KINDS, run_as_module, saved
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
@@ -217,30 +219,13 @@ def test_off_already() -> None:
 # What it comes to
 
 
-@pytest.fixture(params=["GPT2", "Llama", "Bert"])
-def space(request: pytest.FixtureRequest, tmp_path: Any) -> types.SimpleNamespace:
+@pytest.fixture(params=KINDS)
+def space(request: pytest.FixtureRequest, tmp_path: Path) -> types.SimpleNamespace:
     """A model before, after, and after by half: without the line that keeps the attention."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    kind = request.param
-    sizes = {
-        "vocab_size": 31,
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "intermediate_size": 32,
-    }
-    config = getattr(transformers, f"{kind}Config")(**sizes)
-    torch.manual_seed(0)
-    getattr(transformers, f"{kind}Model")(config).save_pretrained(tmp_path)
-    before = module().replace("GPT2", kind).replace("'gpt2'", repr(str(tmp_path)))
+    before = saved(request.param, tmp_path, module())
     texts = {"before": before, "after": plan(NAME, before).after.decode()}
     texts["naive"] = texts["after"].replace(eager(), "")
-    found = {}
-    for name, text in texts.items():
-        made = types.ModuleType(name)
-        exec(text, vars(made))
-        found[name] = made.Model(2)
-    return types.SimpleNamespace(**found)
+    return types.SimpleNamespace(**{name: run_as_module(text).Model(2) for name, text in texts.items()})
 
 
 @pytest.mark.parametrize("training", [False, True])

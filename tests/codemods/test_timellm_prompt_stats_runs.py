@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cases import constant
+from counted import Launched, asked_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,30 +133,10 @@ def test_left_as_it_is(name: str) -> None:
         assert all(a is b for a, b in zip(on_host(*given_), given_, strict=True))
 
 
-class Copies(torch.utils._python_dispatch.TorchDispatchMode):  # type: ignore[misc, name-defined]
-    """What is launched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
-
-
 def test_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    for name in ("cpu", "item", "tolist", "__bool__", "__array__", "numpy"):
-        method = getattr(torch.Tensor, name)
-
-        def noted(self: Any, *words: Any, name: str = name, method: Any = method) -> Any:
-            asked.append(name)
-            return method(self, *words)
-
-        monkeypatch.setattr(torch.Tensor, name, noted)
+    asked = asked_for(monkeypatch, "cpu", "item", "tolist", "__bool__", "__array__", "numpy")
     tensors = [tensor(name, 168, 1) for name in ("float32", "float32", "bfloat16", "int64", "float32")]
-    with Copies() as launched:
+    with Launched() as launched:
         on_host(*tensors)
     assert asked == ["cpu", "numpy"]
     assert launched.names.count("cat") == 1

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import types
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cases import above, constant, lands, plan, refuses, replaced, skips, with_class
+from language_models import KINDS, run_as_module, saved
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
@@ -121,27 +122,11 @@ def test_already_there_and_nothing_of_the_kind() -> None:
 # What it comes to
 
 
-@pytest.fixture(params=["GPT2", "Llama", "Bert"])
-def pair(request: pytest.FixtureRequest, tmp_path: Any) -> list[Any]:
+@pytest.fixture(params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> list[Any]:
     """A model before and after."""
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    kind = request.param
-    sizes = {
-        "vocab_size": 31,
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 2,
-        "intermediate_size": 32,
-    }
-    torch.manual_seed(0)
-    getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**sizes)).save_pretrained(tmp_path)
-    before = module().replace("GPT2", kind).replace("'gpt2'", repr(str(tmp_path)))
-    found = []
-    for text in (before, plan(NAME, before).after.decode()):
-        made = types.ModuleType("made")
-        exec(text, vars(made))
-        found.append(made.Model())
-    return found
+    before = saved(request.param, tmp_path, module())
+    return [run_as_module(text).Model() for text in (before, plan(NAME, before).after.decode())]
 
 
 def run(model: Any) -> list[Any]:

@@ -1,0 +1,33 @@
+"""Tiny language models of transformers, and programs that run them: what the tests of their settings share."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KINDS = ("GPT2", "Llama", "Bert")
+SIZES = {
+    "vocab_size": 31,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "intermediate_size": 32,
+}
+
+
+def saved(kind: str, folder: Path, text: str) -> str:
+    """The program ``text`` of a GPT-2 called ``gpt2``, for a model of ``kind`` with random weights that is saved in ``folder``."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    getattr(transformers, f"{kind}Model")(getattr(transformers, f"{kind}Config")(**SIZES)).save_pretrained(folder)
+    return text.replace("GPT2", kind).replace("'gpt2'", repr(str(folder)))
+
+
+def run_as_module(text: str) -> Any:
+    """The module that ``text`` is."""
+    made = types.ModuleType("made")
+    exec(text, vars(made))
+    return made
