@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "a patch for this checkout, for `patch -p1` and `git apply`",
     "verify": "run the target with and without it, and compare what comes out",
     "bench": "measure the target with and without it, with a verdict",
+    "advise": "where the target's time goes, which optimizations pay here, and which claims hold",
     "compile-check": "what torch.compile would do for the target, and whether it pays",
     "tune": "find the fastest values of its parameters on this machine, by measuring",
     "report": "one page of what was compared and measured",

@@ -7,12 +7,12 @@ import contextlib
 import math
 import secrets
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject
+from apply_opt.commands.proof import Ready, Subject, Void, beside, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.io import records, workers
 from apply_opt.io.workers import Arm, WorkerFailed
@@ -82,14 +82,14 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
     orders = measurement.shuffled(orders, seed)
     samples: list[dict[str, Any]] = []
     profiles: dict[str, Any] = {}
-    with _progress(4 * len(orders) + 2) as advance:
+    with progress(4 * len(orders) + 2) as advance:
         for side, arm in ((BEFORE, found.before), (AFTER, found.after)):
             profiles[side] = workers.run(arm, found.setting, "profile", cases=found.workload.cases)
             check_identity(profiles[side], found, int(side == AFTER))
             advance()
         for number, (kind, order) in enumerate(orders):
             for side in order:
-                result = _sample(found, effort, kind == COMPARED and side == AFTER, seed + number)
+                result = sample(found, effort, kind == COMPARED and side == AFTER, seed + number)
                 samples.append({"block": number, "kind": kind, "side": side, **result})
                 advance()
     _check_steady(samples)
@@ -108,21 +108,28 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
     }
 
 
-def _sample(found: Subject, effort: Effort, is_after: bool, seed: int) -> dict[str, Any]:
+def sample(found: Subject, effort: Effort, is_after: bool, seed: int) -> dict[str, Any]:
+    """One process of one side. Raises :class:`WorkerFailed`, and ``Void`` where it ran other code than it should have."""
     arm: Arm = found.after if is_after else found.before
-    result = workers.run(
+    result = timed(arm, (found.setting, found.workload), effort, seed)
+    ran = check_identity(result, found, int(is_after))
+    return {"changed_lines_ran": ran, **{key: result[key] for key in ("cases", "memory", "stages", "load", "unsteady")}}
+
+
+def timed(arm: Arm, ready: Ready, effort: Effort, seed: int) -> dict[str, Any]:
+    """What one process of an arm says: the timings of each case, and of each stage."""
+    setting, workload = ready
+    return workers.run(
         arm,
-        found.setting,
+        setting,
         "time",
-        cases=found.workload.cases,
+        cases=workload.cases,
         seeds=[seed],
         warm_up=2,
         iterations=effort.iterations,
         seconds=effort.seconds,
         limit=effort.limit,
     )
-    ran = check_identity(result, found, int(is_after))
-    return {"changed_lines_ran": ran, **{key: result[key] for key in ("cases", "memory", "stages", "load", "unsteady")}}
 
 
 def _check_steady(samples: Sequence[Mapping[str, Any]]) -> None:
@@ -131,6 +138,11 @@ def _check_steady(samples: Sequence[Mapping[str, Any]]) -> None:
         {case for s in samples if (s["kind"], s["side"]) == pair for case in s["unsteady"]}
         for pair in ((COMPARED, BEFORE), (COMPARED, AFTER))
     )
+    check_steady(before, after)
+
+
+def check_steady(before: Set[str], after: Set[str]) -> None:
+    """The same, of the cases in which each side did not agree with itself."""
     if after - before:
         message = (
             f"{', '.join(sorted(after - before))}: with the change the same inputs give other outputs after many runs"
@@ -154,7 +166,7 @@ def _judged(samples: Sequence[Mapping[str, Any]], case: str, level: float) -> Ve
 
 
 @contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
+def progress(total: int) -> Iterator[Callable[[], None]]:
     """A progress bar with the time left, on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import secrets
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.proof import alone, conditions, failure, waiting
-from apply_opt.commands.proof_options import add_effort_arguments, add_proof_arguments, effort_of
+from apply_opt.commands.proof import alone, conditions, failure, named_checkout, waiting
+from apply_opt.commands.proof_options import (
+    add_effort_arguments,
+    add_proof_arguments,
+    add_target_argument,
+    effort_of,
+)
 from apply_opt.errors import ApplyOptError, UsageError
-from apply_opt.io import catalog, checkout, machine, workers
-from apply_opt.io.checkout import Checkout
+from apply_opt.io import machine, workers
 from apply_opt.io.workers import Arm, Setting, WorkerFailed
 from apply_opt.model import compiled, measurement
 from apply_opt.model.compiled import CHANGES, PAYS, Case
@@ -42,7 +45,7 @@ Line = tuple[str, str]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
-    parser.add_argument("target", metavar="TARGET", nargs="?", help="what the checkout is of (default: recognised)")
+    add_target_argument(parser)
     parser.add_argument(
         "--stage", metavar="NAME", default=WHOLE, help="a part of the program (a wrong name lists them; default: whole)"
     )
@@ -54,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Result:
     """Compile, count, compare, measure, judge."""
-    place = _place(arguments)
+    place = named_checkout(arguments)
     if arguments.backend == INDUCTOR:
         _need_compiler()
     try:
@@ -67,18 +70,6 @@ def run(arguments: argparse.Namespace) -> Result:
         return failure(error, 4)
     document = {**begin, **_document(found)}
     return Result(list(_lines(document)), document)
-
-
-def _place(arguments: argparse.Namespace) -> Checkout:
-    """The checkout, of the target that is named, or of any."""
-    targets = catalog.load().targets
-    name = arguments.target
-    if name is not None and name not in targets:
-        close = difflib.get_close_matches(name, targets, 1)
-        step = f"did you mean {close[0]}?" if close else f"there are: {', '.join(sorted(targets))}"
-        raise UsageError(f"there is no target called {name}", step)
-    wanted = [name] if name else sorted(targets)
-    return checkout.find(arguments.repo, [targets[each] for each in wanted], arguments.file)
 
 
 def _need_compiler() -> None:

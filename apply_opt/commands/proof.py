@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import difflib
 import json
 import os
 import platform
@@ -25,7 +26,7 @@ from apply_opt.commands.planning import (
     taken_out,
 )
 from apply_opt.errors import ApplyOptError, Refused, UsageError
-from apply_opt.io import arms, extras, files, git, installed, interrupt, machine, prepared, records
+from apply_opt.io import arms, catalog, checkout, extras, files, git, installed, interrupt, machine, prepared, records
 from apply_opt.io.checkout import MAX_SOURCE, SKIPPED, Checkout
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import changed, patch
@@ -82,6 +83,10 @@ class Workload(NamedTuple):
     has_referee: bool
 
 
+Ready = tuple[Setting, Workload]
+"""A workload that is prepared, and how it is run."""
+
+
 @contextlib.contextmanager
 def subject(arguments: argparse.Namespace) -> Iterator[Subject]:
     """The two arms of what the arguments name: planned and not yet applied, or applied and to be held against what was."""
@@ -92,13 +97,14 @@ def subject(arguments: argparse.Namespace) -> Iterator[Subject]:
 
 
 @contextlib.contextmanager
-def subject_of(plan: Plan, arguments: argparse.Namespace) -> Iterator[Subject]:
-    """The two arms of a plan. Raises :class:`Refused` where they are the same."""
+def subject_of(plan: Plan, arguments: argparse.Namespace, ready: Ready | None = None) -> Iterator[Subject]:
+    """The two arms of a plan. Raises :class:`Refused` where they are the same. ``ready`` is :func:`subject_between`'s."""
     texts, steps = sides(plan)
     if not texts:
         reasons = "; ".join(f"{o.name}: {o.message}" for o in plan.outcomes)
         raise Refused(f"there is nothing to compare: {reasons}", "apply-opt status")
-    with subject_between(plan, list(dict.fromkeys(name for name, _, _ in steps)), texts, arguments, steps) as found:
+    names = list(dict.fromkeys(name for name, _, _ in steps))
+    with subject_between(plan, names, texts, arguments, steps, ready) as found:
         yield found
 
 
@@ -109,18 +115,34 @@ def subject_between(
     texts: Mapping[str, Texts],
     arguments: argparse.Namespace,
     steps: Steps | None = None,
+    ready: Ready | None = None,
 ) -> Iterator[Subject]:
-    """Two arms in which these files of the plan differ; without ``steps``, each is all of one optimization's doing."""
+    """Two arms in which these files of the plan differ; without ``steps``, each is all of one optimization's doing.
+
+    With a workload that is ``ready``, for the checkout as it is, that one is run, with its options alone.
+    """
     extras.need("platformdirs", "psutil", "rich", "scipy")
     before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
     usual = {key: value for outcome in plan.outcomes for key, value in outcome.optimization.workload.items()}
-    setting = _setting(arguments, plan.checkout, before, usual)
+    setting = ready[0] if ready else _setting(arguments, plan.checkout, before, usual)
     shares = _shares(texts, steps or [(" and ".join(names), *item) for item in texts.items()])
     _check_telling(shares)
     records.ready(plan.checkout.root)
     with interrupt.stoppable(), arms.copies(plan.checkout.root, before, after) as (one, other):
-        workload = _workload(setting, one)
+        workload = ready[1] if ready else _workload(setting, one)
         yield Subject(plan, names, one, other, texts, setting, workload, shares, _bodies(plan, names, texts))
+
+
+def named_checkout(arguments: argparse.Namespace) -> Checkout:
+    """The checkout, of the target that is named, or of any."""
+    targets = catalog.load().targets
+    name = arguments.target
+    if name is not None and name not in targets:
+        close = difflib.get_close_matches(name, targets, 1)
+        step = f"did you mean {close[0]}?" if close else f"there are: {', '.join(sorted(targets))}"
+        raise UsageError(f"there is no target called {name}", step)
+    wanted = [name] if name else sorted(targets)
+    return checkout.find(arguments.repo, [targets[each] for each in wanted], arguments.file)
 
 
 @contextlib.contextmanager

@@ -34,6 +34,11 @@ def add_proof_arguments(parser: argparse.ArgumentParser, threads: int | None = 1
     )
 
 
+def add_target_argument(parser: argparse.ArgumentParser) -> None:
+    """The target, for commands that are about a checkout's program and not about an optimization."""
+    parser.add_argument("target", metavar="TARGET", nargs="?", help="what the checkout is of (default: recognised)")
+
+
 def add_effort_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say how long to measure."""
     group = parser.add_argument_group("how long is measured")

@@ -13,6 +13,7 @@ from apply_opt.errors import ApplyOptError
 from apply_opt.io import files
 
 if TYPE_CHECKING:
+    from apply_opt.model.claims import Claim
     from apply_opt.model.target import Revision, Target
 
 
@@ -32,6 +33,15 @@ def load_targets(root: str) -> dict[str, Target]:
         with manifest_errors(folder):
             found[name] = parse_target(name, folder, read_toml(os.path.join(folder, "target.toml")))
     return found
+
+
+def load_claims(folder: str) -> list[Claim]:
+    """What others have said of the speed of the target in ``folder``; nothing, where no ``claims.toml`` is there."""
+    from apply_opt.model.claims import parse_claims
+
+    path = os.path.join(folder, "claims.toml")
+    with manifest_errors(path):
+        return parse_claims(read_toml(path)) if os.path.isfile(path) else []
 
 
 def known_revisions(root: str, digest: str) -> list[Revision]:

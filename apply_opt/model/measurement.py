@@ -12,7 +12,7 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 BEFORE, AFTER = "before", "after"
@@ -55,7 +55,7 @@ def blocks_of(samples: Iterable[Sample], kind: str) -> list[Block]:
 
 
 class Interval(NamedTuple):
-    """How many times as fast: the estimate, and the ends of its confidence interval."""
+    """How many times as fast, or how large a share: the estimate, and the ends of its confidence interval."""
 
     estimate: float
     low: float
@@ -101,6 +101,12 @@ def speedup(blocks: Sequence[Block], level: float = LEVEL) -> Interval:
     return Interval(math.exp(middle), math.exp(middle - half), math.exp(middle + half))
 
 
+def mean(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """The interval of the mean of ``values`` (at least two), one for each process."""
+    middle, half = statistics.fmean(values), _half_width(values, level)
+    return Interval(middle, middle - half, middle + half)
+
+
 def _half_width(logs: Sequence[float], level: float) -> float:
     if len(logs) < 2:
         raise ValueError("an interval needs at least two blocks")
@@ -123,6 +129,41 @@ def noise_floor(same: Sequence[Block], blocks: int, level: float = LEVEL) -> flo
         return 0.0
     deviation = math.sqrt(statistics.fmean(block.log_ratio() ** 2 for block in same))
     return _quantile(len(same), level) * deviation / math.sqrt(blocks)
+
+
+def against(rounds: Sequence[Mapping[str, float]], control: Sequence[str], level: float = LEVEL) -> dict[str, Verdict]:
+    """How many times as fast each program is as that under the names in ``control``, which is the same one every time.
+
+    A round has the seconds of all programs, each run once, in random order: a randomised complete block design (R. A. Fisher,
+    "The Design of Experiments", 1935). What a round and what a program do to the logarithm is taken out; what is left is the noise,
+    which all programs share, so that it is known well from a few rounds already. ``level`` holds for all intervals together
+    (C. E. Bonferroni, 1936). Raises :class:`ValueError` where there is one round only.
+    """
+    names = list(rounds[0])
+    logs = [[math.log(found[name]) for name in names] for found in rounds]
+    if len(rounds) < 2:
+        raise ValueError("an interval needs at least two rounds")
+    means = [statistics.fmean(row) for row in logs]
+    own = {name: statistics.fmean(column) for name, column in zip(names, zip(*logs))}
+    whole = statistics.fmean(means)
+    left = [value - row - own[name] + whole for one, row in zip(logs, means) for name, value in zip(names, one)]
+    freedom = (len(rounds) - 1) * (len(names) - 1)
+    deviation = math.sqrt(sum(value**2 for value in left) / freedom)
+    others = [name for name in names if name not in control]
+    quantile = _quantile(freedom, 1 - (1 - level) / max(1, len(others)))
+    half = quantile * deviation * math.sqrt((1 + 1 / len(control)) / len(rounds))
+    original = statistics.fmean(own[name] for name in control)
+    return {name: _verdict(original - own[name], half) for name in others}
+
+
+def _verdict(gain: float, half: float) -> Verdict:
+    """What can be said of a logarithm of before/after, and half the width of its interval."""
+    found = Interval(math.exp(gain), math.exp(gain - half), math.exp(gain + half))
+    if found.low > 1 or found.high < 1:
+        word = FASTER if found.low > 1 else SLOWER
+    else:
+        word = NO_DIFFERENCE if max(found.high, 1 / found.low) <= 1 + EQUAL else INCONCLUSIVE
+    return Verdict(word, found, math.exp(half), math.exp(2 * half))
 
 
 def judge_samples(samples: Sequence[Sample], level: float = LEVEL) -> Verdict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 
 import pytest
@@ -17,6 +18,7 @@ from apply_opt.model.measurement import (
     NO_DIFFERENCE,
     SLOWER,
     Block,
+    against,
     judge,
     noise_floor,
     schedule,
@@ -158,3 +160,39 @@ class TestVerdict:
     )
     def test_words(self, ratios: list[float], word: str) -> None:
         assert judge([Block((ratio, ratio), (1.0, 1.0)) for ratio in ratios]).word == word
+
+
+class TestAgainst:
+    """Several programs against one, in rounds."""
+
+    NAMES = ("original", "original again", "a", "b", "c", "fast")
+
+    def rounds(self, seed: int, count: int = 3) -> list[dict[str, float]]:
+        generator = random.Random(seed)
+        found = []
+        for _ in range(count):
+            machine = math.exp(generator.gauss(0, 0.3))
+            own = {name: machine * math.exp(generator.gauss(0, 0.04)) for name in self.NAMES}
+            found.append({**own, "fast": own["fast"] * 0.8})
+        return found
+
+    def test_is_rarely_wrong_and_sees_what_is_there(self) -> None:
+        wrong = seen = covered = 0
+        for seed in range(TIMES):
+            found = against(self.rounds(seed), self.NAMES[:2])
+            wrong += any(found[name].word in (FASTER, SLOWER) for name in "abc")
+            seen += found["fast"].word == FASTER
+            covered += found["fast"].speedup.low <= 1.25 <= found["fast"].speedup.high
+        assert wrong / TIMES < 0.06, "all intervals together at 95 %"
+        assert seen / TIMES > 0.95 and covered / TIMES > 0.97
+
+    def test_without_noise(self) -> None:
+        found = against([{"o": 2.0, "x": 1.0, "y": 4.0, "z": 2.0}, {"o": 4.0, "x": 2.0, "y": 8.0, "z": 4.0}], ["o"])
+        assert {name: verdict.word for name, verdict in found.items()} == {"x": FASTER, "y": SLOWER, "z": NO_DIFFERENCE}
+        assert found["x"].speedup.estimate == pytest.approx(2) and found["y"].speedup.high == pytest.approx(0.5)
+
+    def test_what_cannot_be_told(self) -> None:
+        noisy = [{"o": 1.0, "x": 1.3, "y": 0.7}, {"o": 1.0, "x": 0.7, "y": 1.3}]
+        assert {verdict.word for verdict in against(noisy, ["o"]).values()} == {INCONCLUSIVE}
+        with pytest.raises(ValueError, match="two rounds"):
+            against(noisy[:1], ["o"])

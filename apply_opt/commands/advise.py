@@ -1,0 +1,370 @@
+"""``apply-opt advise [TARGET]``: where the program's time goes, what pays here, and what of what is said about it holds here.
+
+Nothing is looked up: each share and each gain is measured, on this machine, with this checkout's code and the workload's options.
+Every round runs the original twice and each candidate once, each in a process of its own, in random order
+(:func:`apply_opt.model.measurement.against`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import secrets
+import shlex
+import statistics
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Optional
+
+from apply_opt.commands import Result, add_checkout_arguments, bench
+from apply_opt.commands.planning import Request, make_plan, refuse_unless_landed
+from apply_opt.commands.proof import Ready, Subject, Void, alone, conditions, failure, named_checkout, subject_of
+from apply_opt.commands.proof_options import (
+    add_effort_arguments,
+    add_proof_arguments,
+    add_target_argument,
+    effort_of,
+)
+from apply_opt.commands.words import language
+from apply_opt.errors import Refused
+from apply_opt.io import catalog, targets
+from apply_opt.io.catalog import Catalog, Unit
+from apply_opt.io.checkout import Checkout
+from apply_opt.io.workers import Arm, WorkerFailed
+from apply_opt.model import claims, measurement
+from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, NOT_MEASURED, OTHER_INPUTS, SEE, WHOLE, Claim
+from apply_opt.model.effort import Effort
+from apply_opt.model.measurement import FASTER, LEVEL, SLOWER, Interval, Verdict
+from apply_opt.model.plan import PLANNED
+from apply_opt.model.unit import Optimization
+
+HELP = "where the time of a target's program goes, which optimizations pay here, in order, and which claims about it hold here"
+EPILOG = """examples:
+  apply-opt advise --quick                                what takes the time of this checkout's program, and what helps
+  apply-opt advise time_llm --option batch=32 --option variables=7 --option steps=512
+  apply-opt advise time_llm --option part=forecast --option mode=training --json
+
+Give the workload the inputs that you have: advice for others may be wrong for you. Each optimization is measured alone, with what
+it needs; then all that pay, together. Nothing is written to the checkout, and nothing is compared: `apply-opt NAME --prove` does
+that before it applies. Those that change results (class lossy) are measured where a claim is about them, or with --allow lossy."""
+ORIGINAL, TOGETHER, LOSSY = ("original", "original again"), "together", "lossy"
+Line = tuple[str, str]
+
+
+class Candidate(NamedTuple):
+    """An optimization or bundle that can be measured: its name, all that is put in for it, and its arms."""
+
+    name: str
+    applies: Sequence[Optimization]
+    subject: Subject
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether something of it changes results."""
+        return any(optimization.safety == LOSSY for optimization in self.applies)
+
+
+class Round(NamedTuple):
+    """What the processes of one round gave: the seconds of a run by arm and case; of the originals each stage's share, by case."""
+
+    seconds: Mapping[str, Mapping[str, float]]
+    shares: Sequence[Mapping[str, Mapping[str, float]]]
+
+
+class Trial(NamedTuple):
+    """What all measurements share: the checkout's program as it is, its workload, how long to measure."""
+
+    units: Catalog
+    place: Checkout
+    arguments: argparse.Namespace
+    original: Arm
+    ready: Ready
+    effort: Effort
+    seed: int
+    stack: contextlib.ExitStack
+
+    def candidate(self, name: str, members: Sequence[str]) -> Candidate:
+        """The optimizations ``members`` with all that they need. Raises :class:`Refused` and ``Void`` where they cannot be had."""
+        names = self.units.with_required(members)
+        applies = [self.units.optimizations[each] for each in names]
+        plan = make_plan(self.units, self.place, applies, Request(allow=(LOSSY,)))
+        refuse_unless_landed(plan, names)
+        if not plan.of_kind(PLANNED):
+            raise Refused(f"{plan.outcomes[-1].kind}: {plan.outcomes[-1].message}")
+        return Candidate(name, applies, self.stack.enter_context(subject_of(plan, self.arguments, self.ready)))
+
+    def measured(self, candidates: Sequence[Candidate], seed: int) -> tuple[list[Round], dict[str, str]]:
+        """Rounds with one process for each candidate and two for the original; and why some candidates say nothing."""
+        rounds: list[Round] = []
+        lost: dict[str, str] = {}
+        with bench.progress(self.effort.blocks * (len(candidates) + len(ORIGINAL))) as advance:
+            for number in range(seed, seed + self.effort.blocks):
+                results: dict[str, dict[str, Any]] = {}
+                arms: list[str | Candidate] = [*ORIGINAL, *candidates]
+                for arm in measurement.shuffled(arms, number):
+                    if isinstance(arm, str):
+                        results[arm] = bench.timed(self.original, self.ready, self.effort, number)
+                    elif arm.name not in lost:
+                        try:
+                            results[arm.name] = bench.sample(arm.subject, self.effort, True, number)
+                        except (WorkerFailed, Void) as error:
+                            lost[arm.name] = error.message
+                    advance()
+                lost |= _unsteady(results)
+                rounds.append(_round(results))
+        return rounds, lost
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    add_target_argument(parser)
+    parser.add_argument(
+        "--allow",
+        metavar="CLASS",
+        choices=(LOSSY,),
+        action="append",
+        default=[],
+        help="lossy: measure and advise also what changes results",
+    )
+    add_proof_arguments(parser)
+    add_effort_arguments(parser)
+    add_checkout_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> Result:
+    """Measure each alone, all that pays together, and hold claims against it."""
+    place = named_checkout(arguments)
+    units, said = catalog.load(), targets.load_claims(place.target.folder)
+    seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
+    try:
+        with alone(place, arguments) as (arm, setting, workload), contextlib.ExitStack() as stack:
+            begin = {"kind": "advise", **conditions(place, setting), "seed": seed}
+            trial = Trial(units, place, arguments, arm, (setting, workload), effort_of(arguments), seed, stack)
+            found, others = _candidates(trial, said)
+            rounds, lost = trial.measured(found, seed)
+            verdicts = _verdicts(rounds, [candidate.name for candidate in found if candidate.name not in lost])
+            advised = _advised(trial, found, verdicts)
+    except WorkerFailed as error:
+        return failure(error, 4)
+    shares = _shares(rounds)
+    document = {
+        **begin,
+        "effort": trial.effort._asdict(),
+        "level": LEVEL,
+        "seconds": {case: _median(rounds, case) for case in workload.cases},
+        "shares": shares,
+        "units": [_told(candidate, verdicts[candidate.name]) for candidate in found if candidate.name in verdicts],
+        "not_measured": {**others, **lost},
+        **advised,
+        "claims": [_held(claim, setting.options, shares, verdicts) for claim in said],
+        "rounds": [found_in.seconds for found_in in rounds],
+    }
+    return Result(list(_lines(document)), document)
+
+
+def _candidates(trial: Trial, said: Sequence[Claim]) -> tuple[list[Candidate], dict[str, str]]:
+    """The optimizations that can be measured here, and bundles that claims are about; and why the others cannot.
+
+    Those that change results are among them only where they are allowed, or claims are about them.
+    """
+    units, claimed = trial.units, {claim.unit for claim in said if claim.unit}
+    own = [unit for unit in units.optimizations.values() if unit.target == trial.place.target.name]
+    wanted: list[Unit] = [u for u in own if u.safety != LOSSY or trial.arguments.allow or u.name in claimed]
+    wanted += [units.bundles[name] for name in sorted(claimed & units.bundles.keys())]
+    found, others = [], {}
+    for unit in wanted:
+        try:
+            found.append(trial.candidate(unit.name, [member.name for member in units.members(unit)]))
+        except (Refused, Void) as error:
+            others[unit.name] = error.message.removeprefix(f"{unit.name}: ")
+    return found, others
+
+
+def _unsteady(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What gives other outputs for the same inputs once it has run often, where the original does not."""
+    original = {case for name in ORIGINAL for case in results[name]["unsteady"]}
+    found = {}
+    for name, result in results.items():
+        try:
+            bench.check_steady(original, set(result["unsteady"]))
+        except Void as error:
+            found[name] = error.message
+    return found
+
+
+def _round(results: Mapping[str, Mapping[str, Any]]) -> Round:
+    seconds = {name: {case: t["median"] for case, t in result["cases"].items()} for name, result in results.items()}
+    shares = [
+        {
+            case: {stage: taken / seconds[name][case] for stage, taken in stages.items()}
+            for case, stages in results[name]["stages"].items()
+        }
+        for name in ORIGINAL
+    ]
+    return Round(seconds, shares)
+
+
+def _median(rounds: Sequence[Round], case: str) -> float:
+    """The seconds of a run of the original."""
+    return statistics.median(found.seconds[name][case] for found in rounds for name in ORIGINAL)
+
+
+def _shares(rounds: Sequence[Round]) -> dict[str, dict[str, Interval]]:
+    """For each case, the interval of each stage's share of a run; of those that ran."""
+    processes = [process for found in rounds for process in found.shares]
+    return {
+        case: {
+            stage: measurement.mean([process[case][stage] for process in processes])
+            for stage in stages
+            if any(process[case][stage] for process in processes)
+        }
+        for case, stages in processes[0].items()
+    }
+
+
+def _verdicts(rounds: Sequence[Round], names: Collection[str]) -> dict[str, dict[str, Verdict]]:
+    """For each of ``names`` and each case: how many times as fast it is as the original."""
+    found: dict[str, dict[str, Verdict]] = {name: {} for name in names}
+    for case in rounds[0].seconds[ORIGINAL[0]]:
+        seconds = [{name: one.seconds[name][case] for name in (*ORIGINAL, *names)} for one in rounds]
+        for name, verdict in measurement.against(seconds, ORIGINAL).items():
+            found[name][case] = verdict
+    return found
+
+
+def _low(verdicts: Mapping[str, Verdict]) -> float:
+    """The least of the intervals' lower ends."""
+    return min(verdict.speedup.low for verdict in verdicts.values())
+
+
+def _word(verdicts: Mapping[str, Verdict]) -> str:
+    """One word for all cases: faster, where one is and none is slower."""
+    words = [verdict.word for verdict in verdicts.values()]
+    return next((word for word in (SLOWER, FASTER) if word in words), words[0])
+
+
+def _advised(trial: Trial, found: Sequence[Candidate], verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, Any]:
+    """The optimizations that pay and go together, the best first, and what they give together."""
+    paying = [c for c in found if c.name in verdicts and _word(verdicts[c.name]) == FASTER]
+    paying = [c for c in paying if c.name in trial.units.optimizations and (trial.arguments.allow or not c.is_lossy)]
+    names: list[str] = []
+    together: Optional[Candidate] = None
+    for candidate in sorted(paying, key=lambda candidate: _low(verdicts[candidate.name]), reverse=True):
+        with contextlib.suppress(Refused, Void):
+            together = trial.candidate(TOGETHER, [*names, *(each.name for each in candidate.applies)])
+            names = [each.name for each in together.applies]
+    if together is None:
+        return {"advised": [], "together": {}}
+    rounds, lost = trial.measured([together], trial.seed + trial.effort.blocks)
+    gains = {} if lost else _verdicts(rounds, [TOGETHER])[TOGETHER]
+    return {"advised": names, "together": {case: gain._asdict() for case, gain in gains.items()}, "failed": lost}
+
+
+def _told(candidate: Candidate, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    """A candidate's part of the document."""
+    return {
+        "name": candidate.name,
+        "applies": [optimization.name for optimization in candidate.applies],
+        "lossy": candidate.is_lossy,
+        "word": _word(verdicts),
+        "low": _low(verdicts),
+        "verdicts": {case: verdict._asdict() for case, verdict in verdicts.items()},
+    }
+
+
+def _held(
+    claim: Claim,
+    options: Mapping[str, Any],
+    shares: Mapping[str, Mapping[str, Interval]],
+    verdicts: Mapping[str, Mapping[str, Verdict]],
+) -> dict[str, Any]:
+    """A claim against what was measured in each case."""
+    told: dict[str, Any] = {"says": claim.says, "says_zh": claim.says_zh, "said": list(claim.said), "see": claim.see}
+    told |= {"stage": claim.stage, "of": claim.of, "unit": claim.unit, "options": dict(claim.options)}
+    if claim.see:
+        return {**told, "word": SEE, "measured": {}}
+    if not claim.is_about(options):
+        return {**told, "word": OTHER_INPUTS, "measured": {}}
+    if claim.unit:
+        measured = {case: verdict.speedup for case, verdict in verdicts.get(claim.unit, {}).items()}
+    else:
+        measured = {case: share for case, own in shares.items() if (share := _share(claim, own)) is not None}
+    words = {claims.judge(claim, interval) for interval in measured.values()}
+    word = words.pop() if len(words) == 1 else NOT_MEASURED if not words else BOTH
+    return {**told, "word": word, "measured": measured}
+
+
+def _share(claim: Claim, own: Mapping[str, Interval]) -> Optional[Interval]:
+    """The share of the claim's stage in that which it is a part of."""
+    if claim.stage not in own or (claim.of != WHOLE and claim.of not in own):
+        return None
+    of = own[claim.of].estimate if claim.of != WHOLE else 1.0
+    return Interval(*(end / of for end in own[claim.stage]))
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[Line]:
+    """All of it, for people."""
+    yield "bold", f"{document['target']}: where the time goes, as it is"
+    for case, seconds in document["seconds"].items():
+        yield "", f"{case}: {seconds * 1000:.4g} ms"
+        shares = document["shares"].get(case, {})
+        for stage, (share, low, high) in sorted(shares.items(), key=lambda item: -item[1][0]):
+            most = f"without it at most {1 / (1 - share):.2f}x" if share < 1 else "all of it"
+            yield "", f"  {stage:22} {share:6.1%}  ({_percent(low, high)})  {most}"
+    yield "bold", f"what pays, each alone with what it needs (all intervals together at {document['level']:.0%})"
+    for unit in sorted(document["units"], key=lambda unit: -unit["low"]):
+        style = {FASTER: "green", SLOWER: "red"}.get(unit["word"], "")
+        kind = "  changes results (lossy)" if unit["lossy"] else ""
+        yield style, f"  {unit['name']}{kind}"
+        for case, verdict in unit["verdicts"].items():
+            yield style, f"    {case}: {_gain(verdict)}"
+    for name, reason in document["not_measured"].items():
+        yield "dim", f"  {name}: {reason}"
+    yield from _together_lines(document)
+    yield from _claim_lines(document["claims"])
+
+
+def _percent(low: float, high: float) -> str:
+    return f"{low:.1%} to {high:.1%}"
+
+
+def _gain(verdict: Mapping[str, Any]) -> str:
+    estimate, low, high = verdict["speedup"]
+    return f"{verdict['word']} {estimate:.3f}x ({low:.3f} to {high:.3f})"
+
+
+def _together_lines(document: Mapping[str, Any]) -> Iterator[Line]:
+    names = document["advised"]
+    if not names:
+        yield "bold", "nothing is shown to pay for these inputs"
+        return
+    yield "bold", f"together: {' '.join(names)}"
+    for case, verdict in document["together"].items():
+        low = verdict["speedup"][1]
+        saved = f"; at least {60 * (1 - 1 / low):.0f} minutes of an hour" if verdict["word"] == FASTER else ""
+        yield "green" if saved else "yellow", f"  {case}: {_gain(verdict)}{saved}"
+    for message in document["failed"].values():
+        yield "red", f"  {message}"
+    options = [f"--option {shlex.quote(f'{key}={value}')}" for key, value in document["options"].items()]
+    lossy = ["--allow lossy"] * any(u["lossy"] for u in document["units"] if set(u["applies"]) <= set(names))
+    yield "bold", " ".join(["apply-opt", *names, *lossy, "--prove", *options])
+
+
+def _claim_lines(held: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
+    if held:
+        yield "bold", "what is said about it, and what holds here"
+    for claim in held:
+        style = {HOLDS: "green", MORE: "yellow", LESS: "red", BOTH: "yellow"}.get(claim["word"], "dim")
+        yield style, f"  {claim['says'] if language() == 'en' else claim['says_zh']}"
+        yield style, f"    {claim['word']}{_evidence(claim)}"
+
+
+def _evidence(claim: Mapping[str, Any]) -> str:
+    if claim["word"] == SEE:
+        return f" {claim['see']}"
+    if claim["word"] == OTHER_INPUTS:
+        return ": " + " ".join(f"--option {key}={value}" for key, value in claim["options"].items())
+    found = [
+        f"{case}: {_percent(low, high)}" if claim["stage"] else f"{case}: {low:.3f}x to {high:.3f}x"
+        for case, (_, low, high) in claim["measured"].items()
+    ]
+    return "".join(f"; {text}" for text in found)
