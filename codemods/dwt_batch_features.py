@@ -11,6 +11,7 @@ What ``forward`` computes is written down once more for that. So this is for gen
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -25,6 +26,7 @@ from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
 from ._helpers import check_imported, helpers, insert_above, is_rebound, refuse_taken, reindent
 from ._lines import below, is_alone
 from ._scopes import calls, methods
+from ._wavelet_decomposition import as_it_was
 
 SITE = "generator"
 FORMS = {
@@ -161,7 +163,8 @@ def _generator(source: Source, cls: ast.ClassDef) -> Generator:
     for name in {name for name in (*FORMS, *WORDS) if own.count(name) > 1}:
         raise Ambiguous(f"{source.name}: {cls.name}.{name} is defined more than once")
     (forward,) = [m for m in methods(cls) if m.name == "forward"]
-    found = [c for c in ast.walk(forward) if isinstance(c, ast.Call) and ast.unparse(c.func) == "ptwt.wavedec"]
+    plain = as_it_was(source, forward)
+    found = [c for c in ast.walk(plain) if isinstance(c, ast.Call) and ast.unparse(c.func) == "ptwt.wavedec"]
     modes = [k.value for c in found for k in c.keywords if k.arg == "mode"]
     if len(modes) != 1 or not isinstance(modes[0], ast.Constant) or modes[0].value not in MODES:
         raise Ambiguous(
@@ -178,7 +181,7 @@ def _check(source: Source, found: Generator) -> None:
             raise Conflict(
                 f"{source.name}:{function.lineno}: {function.name} is decorated: what it gives cannot be told"
             )
-        if function.name in FORMS and _form(function, found.mode) not in FORMS[function.name]:
+        if function.name in FORMS and _form(source, function) not in FORMS[function.name]:
             raise Ambiguous(
                 f"{source.name}:{function.lineno}: what {found.cls.name}.{function.name} computes is not known: "
                 "that the same is computed for a whole batch cannot be promised"
@@ -255,13 +258,13 @@ def _check_class(source: Source, cls: ast.ClassDef) -> None:
         raise Ambiguous(f"{line}: {cls.name} is defined more than once")
 
 
-def _form(function: Function, mode: ast.Constant) -> str:
-    """Its form, for a decomposition of any ``mode``."""
-    kept, mode.value = mode.value, MODES[0]
-    try:
-        return form(function)
-    finally:
-        mode.value = kept
+def _form(source: Source, function: Function) -> str:
+    """Its form, for a decomposition of any of the ``MODES``."""
+    made = copy.deepcopy(as_it_was(source, function))
+    for call in (n for n in ast.walk(made) if isinstance(n, ast.Call) and callee(n) == "wavedec"):
+        for keyword in (k for k in call.keywords if k.arg == "mode"):
+            keyword.value = ast.Constant(MODES[0])
+    return form(made)
 
 
 def _digits(source: Source, cls: ast.ClassDef) -> tuple[dict[str, int], str]:

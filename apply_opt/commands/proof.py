@@ -33,10 +33,13 @@ from apply_opt.model import changed, patch
 from apply_opt.model.changed import Share, Statement
 from apply_opt.model.digest import sha256
 from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED
+from apply_opt.model.target import MAIN
 
 Steps = Sequence[tuple[str, str, Texts]]
 """Of each optimization its name, a file that it changes, and what it makes of what there."""
 SIDES = ("before", "after")
+TOLD = ("file", "here", "parts")
+"""The options that every workload is told."""
 
 
 class Void(ApplyOptError):
@@ -124,7 +127,8 @@ def subject_between(
     extras.need("platformdirs", "psutil", "rich", "scipy")
     before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
     usual = {key: value for outcome in plan.outcomes for key, value in outcome.optimization.workload.items()}
-    setting = ready[0] if ready else _setting(arguments, plan.checkout, before, usual)
+    parts = {outcome.optimization.part: outcome.file for outcome in plan.outcomes if outcome.file in texts}
+    setting = ready[0] if ready else _setting(arguments, plan.checkout, before, usual, parts)
     shares = _shares(texts, steps or [(" and ".join(names), *item) for item in texts.items()])
     _check_telling(shares)
     records.ready(plan.checkout.root)
@@ -150,7 +154,7 @@ def alone(place: Checkout, arguments: argparse.Namespace) -> Iterator[tuple[Arm,
     """One arm of a checkout, with nothing changed, and its workload."""
     extras.need("platformdirs", "psutil", "rich", "scipy")
     own = {place.file: files.read(place.path()) or b""}
-    setting = _setting(arguments, place, own, {})
+    setting = _setting(arguments, place, own, {}, {MAIN: place.file})
     with interrupt.stoppable(), arms.copies(place.root, own) as (arm,):
         yield arm, setting, _workload(setting, arm)
 
@@ -216,7 +220,7 @@ def conditions(place: Checkout, setting: Setting) -> dict[str, Any]:
 
 def own_options(setting: Setting) -> dict[str, str]:
     """The workload's options, without those that every workload is told."""
-    return {key: value for key, value in setting.options.items() if key not in ("file", "here")}
+    return {key: value for key, value in setting.options.items() if key not in TOLD}
 
 
 def _patch(path: str, before: bytes, after: bytes) -> str:
@@ -233,14 +237,18 @@ def sides(plan: Plan) -> tuple[Mapping[str, Texts], Steps]:
 
 
 def _setting(
-    arguments: argparse.Namespace, place: Checkout, before: Mapping[str, bytes], usual: Mapping[str, str]
+    arguments: argparse.Namespace,
+    place: Checkout,
+    before: Mapping[str, bytes],
+    usual: Mapping[str, str],
+    parts: Mapping[str, str],
 ) -> Setting:
-    """How the workload is run; ``usual`` are options that hold where none of them is given."""
+    """How the workload is run; ``usual`` are options that hold where none of them is given, ``parts`` the files that differ."""
     given = parse_pairs(arguments.option, "--option", "size=small")
     given = given if given.keys() & usual.keys() else {**usual, **given}
-    own = {"file": place.file, "here": os.getcwd()}
+    own = {"file": place.file, "here": os.getcwd(), "parts": dict(sorted(parts.items()))}
     if set(own) & set(given):
-        raise UsageError("--option: `file` and `here` are what every workload is told", "name the file: --file PATH")
+        raise UsageError(f"--option: {', '.join(TOLD)} are what every workload is told", "name the file: --file PATH")
     options = {**given, **own}
     target = place.target
     workload = os.path.join(target.folder, "workload.py")
@@ -248,7 +256,9 @@ def _setting(
         raise ApplyOptError(
             f"the target {target.name} has no workload, so that nothing can be run", f"write {workload}"
         )
-    meant = options if given else {"file": place.file}  # where it was typed matters to relative paths only
+    meant = (
+        options if given else {"file": place.file, "parts": own["parts"]}
+    )  # where it was typed matters to relative paths only
     unchanged = {path: sha256(data) for path, data in before.items()}
     rests_on = [
         meant,

@@ -295,7 +295,8 @@ class Check:
 
 def _buffers(arm: Any) -> list[Any]:
     """Of the module, where the workload has one."""
-    return list(arm.workload.module(arm.subject).buffers()) if hasattr(arm.workload, "module") else []
+    module = arm.workload.module(arm.subject) if hasattr(arm.workload, "module") else None
+    return list(module.buffers()) if module is not None else []
 
 
 def compared(before: Sequence[Any], after: Sequence[Any]) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def profile(arm: Any) -> dict[str, Any]:
 
 def own_memory(arm: Any) -> list[Any]:
     """The parameters of the workload's module."""
-    has_module = hasattr(arm.workload, "module") and "torch" in sys.modules
-    return list(arm.workload.module(arm.subject).parameters()) if has_module else []
+    module = arm.workload.module(arm.subject) if hasattr(arm.workload, "module") else None
+    return list(module.parameters()) if module is not None and "torch" in sys.modules else []
 
 
 def kept_for_backward(run: Callable[[Any], Any], inputs: Any, parameters: list[Any]) -> int:

@@ -1,8 +1,9 @@
 """The jobs of a worker: ``prepare``, ``observe``, ``time``, ``profile`` and ``compile``. Each gives a result that JSON can hold.
 
 A workload is a Python file of the target's (``target_repos/TARGET/workload.py``) with these functions. The checkout is
-first on ``sys.path``; ``options`` is what the user gave, and ``file``, the path of the changed file in the checkout, and
-``here``, the folder that the user's relative paths start from.
+first on ``sys.path``; ``options`` is what the user gave, and ``file``, the path of the target's main file in the checkout,
+``here``, the folder that the user's relative paths start from, and ``parts``, the files that differ: ``{part: path}``, the main
+file's part has an empty name.
 
 ``prepare(folder, options)``     build what a run needs (models, data) in ``folder``, once; it is moved afterwards. Raises
                                  :class:`ValueError` for an option's value that is none
@@ -29,7 +30,7 @@ and, where there is something for them to say:
 ``on_device(inputs)``            what of the inputs is on a GPU where there is one; without it all. What waits for such
                                  values, or for what is computed from them or a model's parameters, is counted
 ``double(subject)``              makes the subject compute in float64, as a referee where rounding differs
-``module(subject)``              the :class:`torch.nn.Module` whose buffers, gradients and parameters are compared
+``module(subject)``              the :class:`torch.nn.Module` whose buffers, gradients and parameters are compared; None for none
 ``loss(outputs)``                a scalar to differentiate; without it nothing is trained, nor in a case in which it has no
                                  gradient
 
@@ -87,10 +88,11 @@ def _prepare(workload: ModuleType, specification: Specification) -> dict[str, An
 
 
 def _check_options(workload: ModuleType, options: Mapping[str, str]) -> None:
-    known = {"file": "", "here": "", **getattr(workload, "OPTIONS", dict.fromkeys(options, ""))}
+    told = {"file": "", "here": "", "parts": ""}
+    known = {**told, **getattr(workload, "OPTIONS", dict.fromkeys(options, ""))}
     for name in options:
         if name not in known:
-            names = [key for key in known if key not in ("file", "here")]
+            names = [key for key in known if key not in told]
             close = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean {close[0]}? " if close else ""
             raise ValueError(f"there is no option called {name}; {hint}there are: {', '.join(names) or 'none'}")

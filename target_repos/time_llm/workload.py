@@ -3,32 +3,50 @@
 Runs the checkout's own model: the reference tree, Time-LLM, a fork of it with prompts from a wavelet decomposition. The language
 model is a GPT-2 with random weights and a tokenizer trained on a few words; both are built here, and nothing is downloaded.
 
+Where other files than the model's are changed, they are run: batches from the checkout's data loader, and its training script, for
+two short epochs. Accelerate, pandas and what else these import is not needed; small stand-ins take the place of it.
+
 Options are described in ``OPTIONS``. Series are of many kinds, one after the other: prompts tell how a series goes, and what is
 exactly zero, or says nothing but noise, is where two ways to compute that differ first.
 """
 
+import builtins
 import contextlib
+import csv
 import importlib
+import io
 import itertools
 import json
+import math
 import os
 import re
+import sys
+import tempfile
 import types
 
 LIBRARIES = ("torch", "numpy", "transformers")
 OPTIONS = {
     "size": "of the language model: tiny (width 32, some hundred words; the default), small (GPT-2's: width 768, 50257 words)",
     "layers": "of the language model (2)",
-    "part": "what is run, with commas between: prompts (up to the tokenizer), tokens (up to the language model), forecast",
-    "mode": "how, with commas between: inference, training (forward and backward)",
+    "part": "what is run, with commas between: prompts (up to the tokenizer), tokens (up to the language model), forecast, "
+    "wavelets (their features and the prompts, without what is around them), loader (batches of windows), epoch (the training script, "
+    "two epochs); the last two always where their files are changed",
+    "mode": "how, with commas between: inference, training (forward and backward; of a loader: shuffled)",
     "batch": "windows in a batch, with commas between (4)",
     "variables": "series in a window, with commas between (3)",
     "steps": "of a window, with commas between (96)",
     "prompt": "what writes the prompts: auto (the default: wavelets where the model has them), plain, dwt",
     "precision": "of the model's parameters: auto (the default: bfloat16, float32 where that fails), bfloat16, float32",
 }
-GRID = {"part": "prompts,forecast", "mode": "inference", "batch": "4", "variables": "3", "steps": "96"}
-PARTS, MODES = ("prompts", "tokens", "forecast"), ("inference", "training")
+GRID = {"batch": "4", "variables": "3", "steps": "96"}
+SMALL = {"batch": "4", "variables": "1", "steps": "48"}
+"""For the script, which goes through all of its data."""
+WAVELETS, LOADER, EPOCH = "wavelets", "loader", "epoch"
+OF_MODEL = ("prompts", "tokens", "forecast", WAVELETS)
+PARTS, MODES = (*OF_MODEL, LOADER, EPOCH), ("inference", "training")
+MODES_OF = {**dict.fromkeys(OF_MODEL, MODES[:1]), LOADER: MODES, EPOCH: MODES[1:]}
+FILES = {"loader": "data_provider/data_factory.py", "training": "run_main.py"}
+PARTS_OF = {"loader": (LOADER,), "training": (EPOCH,)}
 WIDTHS = {"tiny": (32, 2, None), "small": (768, 12, 50257)}
 CHOICES = {"size": tuple(WIDTHS), "prompt": ("auto", "plain", "dwt"), "precision": ("auto", "bfloat16", "float32")}
 COMPARED = (
@@ -40,8 +58,14 @@ COMPARED = (
     "forecast, inference, 3 x 1 x 96",
     "forecast, training, 2 x 3 x 96",
     "forecast, training, 3 x 1 x 105",
+    "wavelets, inference, 11 x 2 x 101",
+    "wavelets, inference, 5 x 7 x 96",
+    "loader, inference, 5 x 3 x 97",
+    "loader, training, 3 x 1 x 33",
+    "epoch, training, 3 x 2 x 41",
 )
-CASE = re.compile(r"(prompts|tokens|forecast), (inference|training), (\d+) x (\d+) x (\d+)")
+CASE = re.compile(r"(prompts|tokens|forecast|wavelets|loader|epoch), (inference|training), (\d+) x (\d+) x (\d+)")
+BATCHES, EPOCHS, AHEAD = {LOADER: 16, EPOCH: 6}, 2, {LOADER: 24, EPOCH: 4}
 PREDICTED, NAME, HUB_NAME = 24, "TimeLLM", os.path.join("openai-community", "gpt2")
 KINDS = ("noise", "walk", "sine", "step", "constant", "zero", "sparse", "spikes", "trend", "tiny", "huge")
 
@@ -53,6 +77,8 @@ def prepare(folder, options):
     from transformers import GPT2Config, GPT2Model
 
     _check(options)
+    if _parts(options) == {LOADER}:
+        return
     width, heads, words = WIDTHS[options.get("size", "tiny")]
     path = os.path.join(folder, HUB_NAME)
     os.makedirs(path)
@@ -72,21 +98,49 @@ def prepare(folder, options):
 def cases(options):
     """Every combination of what the options name."""
     _check(options)
-    lists = {name: options.get(name, usual).split(",") for name, usual in GRID.items()}
-    for name, known in (("part", PARTS), ("mode", MODES)):
-        wrong = [word for word in lists[name] if word not in known]
+    of_changed = _parts_of_changed(options)
+    parts = options["part"].split(",") if "part" in options else of_changed
+    parts = [*parts, *(part for part in of_changed if part not in (*OF_MODEL, *parts))]
+    modes = options["mode"].split(",") if "mode" in options else None
+    for name, known, given in (("part", PARTS, parts), ("mode", MODES, modes or ())):
+        wrong = [word for word in given if word not in known]
         if wrong:
             raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]}")
-    for name in ("batch", "variables", "steps"):
-        if not all(word.isascii() and word.isdigit() and int(word) for word in lists[name]):
+    for name in GRID:
+        words = options.get(name, GRID[name]).split(",")
+        if not all(word.isascii() and word.isdigit() and int(word) for word in words):
             raise ValueError(f"{name} is a number from 1 (or several, with commas between), not {options[name]}")
-    combined = itertools.product(*lists.values())
-    found = [
-        f"{part}, {mode}, {b} x {n} x {t}" for part, mode, b, n, t in combined if part == "forecast" or mode == MODES[0]
-    ]
+    combined = [(part, mode) for part in parts for mode in modes or MODES_OF[part] if _has(part, mode)]
+    found = [f"{part}, {mode}, {size}" for part, mode in combined for size in _sizes(part, options)]
     if not found:
-        raise ValueError("mode=training is of part=forecast")
+        raise ValueError("mode=training is of part=forecast, loader and epoch, mode=inference of all but epoch")
     return found
+
+
+def _sizes(part, options):
+    """Every size that the options ask for."""
+    lists = [options.get(name, usual).split(",") for name, usual in (SMALL if part == EPOCH else GRID).items()]
+    return [" x ".join(size) for size in itertools.product(*lists)]
+
+
+def _has(part, mode):
+    return mode in MODES_OF[part] or part == "forecast"
+
+
+def _parts_of_changed(options):
+    """What is run for the files that are changed: for the model's own the prompts and the forecasts."""
+    changed = options.get("parts") or {"": ""}
+    found = [PARTS_OF.get(name, ("prompts", "forecast")) for name in changed]
+    return [part for part in PARTS if any(part in own for own in found)]
+
+
+def _parts(options):
+    """The parts that are run; those of the model together."""
+    return {_group(CASE.fullmatch(case)[1]) for case in cases(options)}
+
+
+def _group(part):
+    return OF_MODEL if part in OF_MODEL else part
 
 
 def _check(options):
@@ -99,29 +153,46 @@ def _check(options):
 
 
 def more_cases(options):
-    """What is compared besides, and not timed."""
-    return list(COMPARED)
+    """What is compared besides, and not timed: of the same parts."""
+    own = _parts(options)
+    return [case for case in COMPARED if _group(CASE.fullmatch(case)[1]) in own]
 
 
 def load(folder, options):
-    """A model for each number of variables and steps, in ``{"3 x 96": model}``."""
+    """A model for each number of variables and steps, in ``{"3 x 96": model}``; the loaders and the script are attributes of it."""
     import torch
 
+    parts = _parts(options)
+    if parts & {LOADER, EPOCH}:
+        folder = _workplace(folder)
     os.chdir(folder)  # from_pretrained looks for a folder of the model's name there
+    built, files = torch.nn.ModuleDict(), {**FILES, **options.get("parts", {})}
+    if parts & {OF_MODEL, EPOCH}:
+        cls, is_dwt = _model(options)
+    if OF_MODEL in parts:
+        for case in dict.fromkeys([*cases(options), *more_cases(options)]):
+            part, _, _, variables, steps = CASE.fullmatch(case).groups()
+            if part in OF_MODEL and f"{variables} x {steps}" not in built:
+                built[f"{variables} x {steps}"] = _built(cls, int(variables), int(steps), options, is_dwt)
+        if options.get("part") == WAVELETS and not any(map(_generator, built.values())):
+            raise ValueError("part=wavelets is of models that write prompts from wavelets, and this one does not")
+    if LOADER in parts:
+        built.loaders = _Loaders(files["loader"])
+    if EPOCH in parts:
+        kind = next(_built(cls, 1, 48, options, is_dwt).parameters()).dtype
+        built.script = _Script(files["training"], options, kind, is_dwt)
+    return built
+
+
+def _model(options):
+    """The class of the checkout's models, and whether wavelets write its prompts."""
     _quiet()
     module = _import(options["file"])
     cls = next(
         c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__ and _is_model(c)
     )
     has_wavelets = any("DWT" in name for name in vars(module))
-    is_dwt = {"auto": has_wavelets, "plain": False, "dwt": True}[options.get("prompt", "auto")]
-    built = torch.nn.ModuleDict()
-    for case in dict.fromkeys([*cases(options), *COMPARED]):
-        variables, steps = CASE.fullmatch(case).groups()[3:]
-        shape = f"{variables} x {steps}"
-        if shape not in built:
-            built[shape] = _built(cls, int(variables), int(steps), options, is_dwt)
-    return built
+    return cls, {"auto": has_wavelets, "plain": False, "dwt": True}[options.get("prompt", "auto")]
 
 
 def _is_model(cls):
@@ -199,16 +270,23 @@ def _quiet():
 
 def amount(case):
     """Windows."""
-    return float(CASE.fullmatch(case)[3]), "windows"
+    part, batch = CASE.fullmatch(case).group(1, 3)
+    return float(int(batch) * BATCHES.get(part, 1) * (EPOCHS if part == EPOCH else 1)), "windows"
 
 
 def inputs(case, seed):
-    """``x_enc`` float32 (B, T, N): the variables of a window are of one kind, the windows of one kind after the other."""
+    """``x_enc`` float32 (B, T, N): the variables of a window are of one kind, the windows of one kind after the other.
+
+    For a loader and the script one ``series`` (T, N), of which they make windows.
+    """
     import torch
 
     part, mode, batch, variables, steps = CASE.fullmatch(case).groups()
     batch, variables, steps = int(batch), int(variables), int(steps)
     generator = torch.Generator().manual_seed(seed)
+    if part in (LOADER, EPOCH):
+        series = torch.randn(_rows(part, batch, variables, steps), variables, generator=generator).cumsum(0) * 0.1
+        return {"series": series, "shape": (batch, variables, steps), "part": part, "mode": mode}
     windows = [_series(KINDS[(seed + i) % len(KINDS)], steps, variables, generator) for i in range(batch)]
     return {"x_enc": torch.stack(windows), "shape": f"{variables} x {steps}", "part": part, "mode": mode}
 
@@ -236,9 +314,17 @@ def _series(kind, steps, variables, generator):
     return noise * {"tiny": 1e-6, "huge": 1e6}.get(kind, 1.0)
 
 
+def _rows(part, batch, variables, steps):
+    """How long a series has to be for so many batches to train with, and a few for other ends."""
+    windows, ahead = -(-BATCHES[part] * batch // variables), AHEAD[part]
+    few = -(-2 * batch // variables)
+    others = (windows + ahead) / 0.2 if part == LOADER else (few + ahead) / 0.1
+    return (math.ceil(max((steps + ahead + windows) / 0.7, others)) + 2) | 1  # odd: nothing is to depend on even sizes
+
+
 def on_device(inputs):
-    """The windows."""
-    return inputs["x_enc"]
+    """The windows; nothing, where a loader makes them on the host."""
+    return inputs.get("x_enc", [])
 
 
 class _Stop(Exception):
@@ -246,10 +332,18 @@ class _Stop(Exception):
 
 
 def run(subject, inputs):
-    """The prompts, the tokens, or the forecasts with the tokens."""
+    """The prompts, the tokens, or the forecasts with the tokens; batches; or what the script prints, and what it has trained."""
     import torch
 
-    model, part = subject[inputs["shape"]], inputs["part"]
+    part = inputs["part"]
+    if part == LOADER:
+        return {"batches": subject.loaders.batches(inputs)}
+    if part == EPOCH:
+        with torch.enable_grad():
+            return subject.script.run(inputs)
+    model = subject[inputs["shape"]]
+    if part == WAVELETS:
+        return _wavelets_of_each(model, inputs["x_enc"])
     if model.training != (inputs["mode"] == "training"):  # an evaluation says so once, and not for each batch
         model.train(not model.training)
     outputs = {}
@@ -260,6 +354,45 @@ def run(subject, inputs):
         own = [parameter for parameter in model.parameters() if parameter.requires_grad]
         torch.autograd.grad(loss(outputs), own, allow_unused=True, retain_graph=True)
     return outputs
+
+
+def _wavelets_of_each(model, windows):
+    """The features of each window as the checkout has them, all at once where it can; and the prompts about them."""
+    import torch
+
+    generator = _generator(model)
+    if generator is None:
+        return {}
+    series = windows.permute(0, 2, 1).contiguous()
+    given = {"min": -1.25, "max": 2.5, "median": 0.5, "lags": [1, 2, 3, 5, 8], "description": "Waves."}
+    given |= {"seq_len": windows.shape[1], "pred_len": PREDICTED}
+    features, prompts = [], []
+    with torch.no_grad():
+        found = generator.features_of_each(series) if hasattr(generator, "features_of_each") else {}
+        for b in range(len(series)):
+            features.append(found.get(b) or generator(series[b : b + 1]))
+            prompts.append(generator.build_prompt_text(features[-1], given))
+    return {
+        "features": [{name: _plain(value) for name, value in each.items()} for each in features],
+        "prompts": prompts,
+    }
+
+
+def _plain(value):
+    """A feature as a workload may give it."""
+    if type(value).__module__ == "numpy":
+        return {
+            "type": type(value).__name__,
+            "numbers": str(value.dtype),
+            "shape": list(value.shape),
+            "values": value.tolist(),
+        }
+    return value
+
+
+def _generator(model):
+    """What puts a decomposition into words; nothing, where prompts are of another kind."""
+    return next((part for part in model.modules() if "DWT" in type(part).__name__), None)
 
 
 @contextlib.contextmanager
@@ -307,8 +440,8 @@ def _words(model):
 
 
 def module(subject):
-    """All models."""
-    return subject
+    """All models, where there are any."""
+    return subject if len(subject) else None
 
 
 def loss(outputs):
@@ -322,18 +455,25 @@ def loss(outputs):
 
 
 def stages(subject):
-    """The prompts' statistics, the words' mixtures, the language model."""
+    """The prompts' statistics, the wavelets and what is made of them, the words' mixtures, the language model."""
+    if not subject:
+        return {}
     model = next(iter(subject.values()))
     language_model = _language_model(model)
     found = {"words": (type(model.mapping_layer), "forward"), "language model": (type(language_model), "forward")}
     for name, stage in (("calcute_lags", "lags"), ("calculate_lags", "lags")):
         if hasattr(type(model), name):
             found[stage] = (type(model), name)
-    wavelets = [part for part in model.modules() if "DWT" in type(part).__name__]
-    if wavelets:
-        found["wavelets"] = (type(wavelets[0]), "forward")
-        if hasattr(wavelets[0], "features_of_each"):
-            found["wavelets of a batch"] = (type(wavelets[0]), "features_of_each")
+    generator = _generator(model)
+    if generator is not None:
+        named = {
+            "wavelets": "forward",
+            "wavelets of a batch": "features_of_each",
+            "difficulty": "_calculate_difficulty",
+        }
+        named |= {f"{kind} features": f"_extract_{kind}_features" for kind in ("frequency", "trend", "quality")}
+        found["decomposition"] = (sys.modules["ptwt"], "wavedec")
+        found |= {stage: (type(generator), name) for stage, name in named.items() if hasattr(generator, name)}
     return found
 
 
@@ -360,6 +500,281 @@ def _with(x, value):
     return x
 
 
+# What makes batches, and what trains
+
+
+def _workplace(folder):
+    """A temporary folder to run in, that has what the script looks for and in which it may write."""
+    place = tempfile.mkdtemp()
+    models = os.path.join(folder, os.path.dirname(HUB_NAME))
+    if os.path.isdir(models):
+        os.symlink(models, os.path.join(place, os.path.dirname(HUB_NAME)), target_is_directory=True)
+    texts = os.path.join(place, "dataset", "prompt_bank")
+    os.makedirs(texts)
+    with open(os.path.join(texts, "Weather.txt"), "w", encoding="utf-8") as file:
+        file.write("The height of some waves, each hour.")
+    return place
+
+
+def _write(series, place):
+    """``series`` (T, N) as the file of a data set, a row for each hour."""
+    import numpy
+
+    hours = numpy.datetime_as_string(numpy.datetime64("2020-01-01T00") + numpy.arange(len(series)), unit="s")
+    names = [*(f"wave {i}" for i in range(series.shape[1] - 1)), "OT"]
+    with open(place, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [["date", *names], *([hour.replace("T", " "), *row] for hour, row in zip(hours, series.tolist()))]
+        )
+
+
+class _Loaders:
+    """The checkout's loaders, each made once for a shape. A run gives them another series, and goes through their batches."""
+
+    def __init__(self, file):
+        with _stand_ins():
+            self.provide = _import(file).data_provider
+        self.made = {}
+
+    def batches(self, inputs):
+        """The first batches of the loader, which shuffles in training."""
+        key, series = (inputs["shape"], inputs["mode"]), inputs["series"].double().numpy()
+        if key not in self.made:
+            _write(series, os.path.join("dataset", "series.csv"))
+            self.made[key] = self.provide(_Data(*inputs["shape"]), "train" if inputs["mode"] == "training" else "test")
+        data, loader = self.made[key]
+        data.data_x = data.data_y = series[: len(data.data_x)]
+        return list(itertools.islice(loader, BATCHES[LOADER]))
+
+
+class _Data(types.SimpleNamespace):
+    """What is read of the command line where data sets are made."""
+
+    def __init__(self, batch, variables, steps):
+        super().__init__(
+            **{"data": "Weather", "root_path": "dataset", "data_path": "series.csv", "features": "M", "target": "OT"},
+            **{"embed": "timeF", "freq": "h", "percent": 100, "seasonal_patterns": "Monthly", "num_workers": 0},
+            **{"batch_size": batch, "seq_len": steps, "label_len": steps // 2, "pred_len": AHEAD[LOADER]},
+        )
+
+
+class _Script:
+    """The checkout's training script, run anew each time as if it was called on the command line."""
+
+    def __init__(self, file, options, kind, is_dwt):
+        import numpy
+
+        self.numpy, self.figures = numpy, lambda values: values
+        if not hasattr(numpy, "Inf"):  # which scripts from before numpy 2 ask for
+            numpy.Inf = numpy.inf
+        place = os.path.join(sys.path[0], file)
+        with open(place, encoding="utf-8") as script:
+            text = script.read()
+        self.code = compile(text, place, "exec")
+        self.module = types.ModuleType("__main__")
+        self.module.__file__ = place
+        sys.modules["the training script"] = self.module
+        width = WIDTHS[options.get("size", "tiny")][0]
+        self.arguments = {
+            **{"task_name": "long_term_forecast", "is_training": 1, "model_id": "waves", "model_comment": "none"},
+            **{
+                "model": "TimeLLM",
+                "data": "Weather",
+                "root_path": "dataset",
+                "data_path": "series.csv",
+                "features": "M",
+            },
+            **{"pred_len": AHEAD[EPOCH], "d_model": 16, "n_heads": 2, "d_ff": min(32, width), "llm_model": "GPT2"},
+            **{
+                "llm_dim": width,
+                "llm_layers": int(options.get("layers", "2")),
+                "num_workers": 0,
+                "train_epochs": EPOCHS,
+            },
+            **{"learning_rate": 0.01, "patch_len": 16, "stride": 8},
+        }
+        self.switches = ["--use_dwt_prompt"] if is_dwt and "--use_dwt_prompt" in text else []
+        self.accelerate = _accelerate(kind)
+        with _stand_ins(), contextlib.suppress(SystemExit):  # the checkout's modules that the script imports need them
+            self._do(["--help"])
+
+    def run(self, inputs):
+        """What is printed, but for times, the means in its variables, and its model's parameters."""
+        import torch
+
+        batch, variables, steps = inputs["shape"]
+        _write(inputs["series"], os.path.join("dataset", "series.csv"))
+        shape = {"batch_size": batch, "enc_in": variables, "seq_len": steps, "label_len": steps // 2}
+        given = [f"--{name}={value}" for name, value in {**self.arguments, **shape}.items()]
+        printed, found = self._do([*given, *self.switches])
+        lines = [line for line in printed.splitlines() if not re.search("time|speed", line)]
+        means = {name: float(value) for name, value in found.items() if isinstance(value, self.numpy.floating)}
+        models = {name: value for name, value in found.items() if isinstance(value, torch.nn.Module)}
+        trained = {n: p.detach().clone() for m in models.values() for n, p in m.named_parameters() if p.requires_grad}
+        return {"printed": lines, "means": means, "trained": trained}
+
+    def _do(self, arguments):
+        """What the script prints with ``arguments``, and its variables."""
+        printed, before = io.StringIO(), sys.argv
+        found = vars(self.module)
+        for name in [name for name in found if name not in ("__name__", "__file__", "__doc__")]:
+            del found[name]
+        found["__builtins__"] = {**vars(builtins), "__import__": self._import}
+        sys.argv = [self.module.__file__, *arguments]
+        average = self.numpy.average
+        self.numpy.average = lambda values, *more, **others: average(self.figures(values), *more, **others)
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+                exec(self.code, found)
+        finally:
+            sys.argv, self.numpy.average = before, average
+        return printed.getvalue(), dict(found)
+
+    def _import(self, name, *others):
+        return self.accelerate if name == "accelerate" else builtins.__import__(name, *others)
+
+
+def _accelerate(kind):
+    """Accelerate's names, for one process on a CPU; models are prepared to compute in ``kind``, as DeepSpeed's are."""
+    import torch
+
+    def nothing(*values, **others):
+        return None
+
+    class Accelerator:
+        device = torch.device("cpu")
+        is_local_main_process = is_main_process = True
+        print = staticmethod(print)
+        wait_for_everyone = staticmethod(nothing)
+
+        def __init__(self, *values, **others):
+            pass
+
+        def prepare(self, *values):
+            for model in values:
+                if isinstance(model, torch.nn.Module):
+                    _rounds_no_further(model.to(kind))
+            return values
+
+        def backward(self, loss):
+            loss.backward()
+
+        def gather_for_metrics(self, values):
+            return values
+
+        def unwrap_model(self, model):
+            return model
+
+    found = {"Accelerator": Accelerator, "DeepSpeedPlugin": nothing, "DistributedDataParallelKwargs": nothing}
+    return types.SimpleNamespace(**found)
+
+
+class _StandIn(types.ModuleType):
+    """A module that has everything: classes without contents."""
+
+    __path__ = ()
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        found = type(name, (), {"__init__": lambda self, *values, **others: None})
+        setattr(self, name, found)
+        return found
+
+
+class _Frame:
+    """A table, as far as data sets ask for one."""
+
+    def __init__(self, columns):
+        vars(self)["of"] = columns
+
+    columns = property(lambda self: list(self.of))
+
+    @property
+    def values(self):
+        import numpy
+
+        return numpy.stack(list(self.of.values()), axis=1)
+
+    def __getitem__(self, key):
+        if isinstance(key, slice):
+            return _Frame({name: values[key] for name, values in self.of.items()})
+        return _Frame({name: self.of[name] for name in key}) if isinstance(key, list) else _Column(self.of[key])
+
+    def __setitem__(self, name, values):
+        self.of[name] = getattr(values, "values", values)
+
+    def __getattr__(self, name):
+        return self[name]
+
+    def __len__(self):
+        return len(next(iter(self.of.values())))
+
+
+class _Column:
+    """A column, and what may be asked of points in time."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def _since(self, larger, smaller):
+        return (self.values.astype(f"M8[{smaller}]") - self.values.astype(f"M8[{larger}]")).astype("int64")
+
+    second = property(lambda self: self._since("m", "s"))
+    minute = property(lambda self: self._since("h", "m"))
+    hour = property(lambda self: self._since("D", "h"))
+    day = property(lambda self: self._since("M", "D") + 1)
+    dayofyear = property(lambda self: self._since("Y", "D") + 1)
+    month = property(lambda self: self._since("Y", "M") + 1)
+    dayofweek = property(lambda self: (self.values.astype("M8[D]").astype("int64") + 3) % 7)
+
+
+def _read_csv(place):
+    import numpy
+
+    with open(place, newline="", encoding="utf-8") as file:
+        names, *rows = csv.reader(file)
+    kinds = ["str" if name == "date" else "float64" for name in names]
+    return _Frame({name: numpy.array(values, kind) for name, values, kind in zip(names, zip(*rows), kinds)})
+
+
+class _Scaler:
+    """Numbers as multiples of their deviation from their mean."""
+
+    def fit(self, values):
+        self.mean, self.deviation = values.mean(axis=0), values.std(axis=0)
+
+    def transform(self, values):
+        return (values - self.mean) / self.deviation
+
+
+@contextlib.contextmanager
+def _stand_ins():
+    """While modules are imported: what they need of pandas and scikit-learn, and a name for what else they ask for."""
+    names = ("pandas", "pandas.tseries", "pandas.tseries.offsets", "pandas.tseries.frequencies", "matplotlib")
+    more = ("matplotlib.pyplot", "sklearn", "sklearn.preprocessing", "reformer_pytorch", "accelerate", "deepspeed")
+    made = {name: _StandIn(name) for name in (*names, *more)}
+    for name, module in made.items():
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(made[parent], child, module)
+    made["pandas"].read_csv, made["pandas"].DataFrame = _read_csv, _Frame
+    made["pandas"].to_datetime = lambda values: _Column(getattr(values, "values", values).astype("M8[s]"))
+    made["pandas.tseries.frequencies"].to_offset = lambda text: made["pandas.tseries.offsets"].Hour()
+    made["sklearn.preprocessing"].StandardScaler = _Scaler
+    made["matplotlib.pyplot"].switch_backend = lambda name: None
+    kept = {name: sys.modules.get(name) for name in made}
+    sys.modules.update(made)
+    try:
+        yield
+    finally:
+        for name, module in kept.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
 # Wrong on purpose
 
 
@@ -367,6 +782,8 @@ def _wrong_prompts(change):
     """Every prompt as ``change(prompts)`` has it."""
 
     def wrong(subject):
+        if not subject:
+            return False
         for model in subject.values():
             tokenizer = _tokenizer(model)
             cls = type(tokenizer)
@@ -379,12 +796,15 @@ def _wrong_prompts(change):
                     )
                 },
             )
+        return True
 
     return wrong
 
 
 def _stale_words(subject):
     """The mixtures of words as they were at first, whatever has been learnt since."""
+    if not subject:
+        return False
     for model in subject.values():
         layer, kept = model.mapping_layer, []
 
@@ -393,10 +813,56 @@ def _stale_words(subject):
             return kept[0]
 
         layer.forward = forward
+    return True
+
+
+def _late_windows(subject):
+    """Every window a step later, but the last."""
+    if not hasattr(subject, "loaders"):
+        return False
+    provide = subject.loaders.provide
+
+    def late(args, flag):
+        data, loader = provide(args, flag)
+        cls = type(data)
+        data.__class__ = type(
+            cls.__name__, (cls,), {"__getitem__": lambda self, i: cls.__getitem__(self, min(i + 1, len(self) - 1))}
+        )
+        return data, loader
+
+    subject.loaders.provide = late
+    return True
+
+
+def _other_order(subject):
+    """The windows of each batch in another order."""
+    if not hasattr(subject, "loaders"):
+        return False
+    provide = subject.loaders.provide
+
+    def turned(args, flag):
+        data, loader = provide(args, flag)
+        collate = loader.collate_fn
+        loader.collate_fn = lambda samples: collate([*samples[1:], samples[0]])
+        return data, loader
+
+    subject.loaders.provide = turned
+    return True
+
+
+def _last_loss(subject):
+    """The last of an epoch's losses for all of them: what a list of one tensor, written to again and again, would give."""
+    if not hasattr(subject, "script"):
+        return False
+    subject.script.figures = lambda values: [values[-1]] * len(values)
+    return True
 
 
 WRONG = {
     "one prompt for the whole batch": _wrong_prompts(lambda prompts: [prompts[0]] * len(prompts)),
     "the neighbours' prompts": _wrong_prompts(lambda prompts: [*prompts[1:], prompts[0]]),
     "words that do not learn": _stale_words,
+    "windows a step late": _late_windows,
+    "windows of a batch in another order": _other_order,
+    "the last loss for all": _last_loss,
 }

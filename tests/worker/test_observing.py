@@ -269,3 +269,20 @@ def test_outputs_of_other_kinds(observe: Observe) -> None:
 
 def net_loss() -> Any:
     return torch.zeros(1, requires_grad=True).sum()
+
+
+def test_a_wrong_variant_that_is_none_is_not_run(worker: SimpleNamespace, tmp_path: Path) -> None:
+    """This checkout has nothing of the kind: there is nothing to be found."""
+    runs: list[str] = []
+    for name, is_one in (("of another part", False), ("of this one", None)):
+        workload = WithWorkload(lambda net: None)
+        vars(workload)["WRONG"] = {name: lambda net, is_one=is_one: is_one}
+        run = workload.run
+        vars(workload)["run"] = lambda net, inputs, name=name, run=run: (runs.append(name), run(net, inputs))[1]
+        specification = {
+            "checkout": "/checkout", "files": [], "folder": "", "options": {}, "threads": torch.get_num_threads(),
+            "cases": ["2"], "seeds": [0], "wrong": name, "double": False, "result": str(tmp_path / "result.json"),
+        }  # fmt: skip
+        found = worker.observing.observe(worker.jobs.Arm(workload, specification))
+        assert found["is_wrong"] == (is_one is None) and bool(found["values"]) == (is_one is None)
+    assert set(runs) == {"of this one"}
