@@ -133,7 +133,7 @@ def test_wavelets_of_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert alone["features"] == found["features"][2:3]
         generator = workload._generator(model)
         monkeypatch.setattr(
-            type(generator), "features_of_each", lambda self, x: {3: found["features"][0]}, raising=False
+            type(generator), "features_of_each", lambda self, x, first=found["features"][0]: {3: first}, raising=False
         )
         batched = workload.run(subject, inputs)["prompts"]
         assert batched == [*found["prompts"][:3], found["prompts"][0], found["prompts"][4]]
