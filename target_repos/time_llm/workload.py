@@ -153,7 +153,9 @@ def _check(options):
 
 
 def more_cases(options):
-    """What is compared besides, and not timed: of the same parts."""
+    """What is compared besides, and not timed: of the same parts. Nothing at full size, where each shape has a model of its own."""
+    if options.get("size", "tiny") != "tiny":
+        return []
     own = _parts(options)
     return [case for case in COMPARED if _group(CASE.fullmatch(case)[1]) in own]
 
