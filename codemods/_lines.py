@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
+from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Edit, Source, first_line, last_line
 
 
@@ -50,6 +51,15 @@ def text_of(source: Source, node: ast.expr) -> str:
 def line_of(source: Source, node: ast.expr) -> str:
     """``node`` as it is written, where that is one line; else as one line."""
     return text_of(source, node) if node.lineno == node.end_lineno else ast.unparse(node)
+
+
+def called_by(source: Source, call: ast.Call, name: str) -> str:
+    """``name(function, …)`` for the call ``function(…)``, otherwise as it is written."""
+    whole, function = text_of(source, call), text_of(source, call.func)
+    rest = whole[len(function) :].lstrip()
+    if not whole.startswith(function) or not rest.startswith("("):
+        raise Ambiguous(f"{source.name}:{call.lineno}: what is called there is written in a way that is not known")
+    return f"{name}({function},{'' if rest[1:2] in ('', chr(10), chr(13)) else ' '}{rest[1:]}"
 
 
 def respelled(source: Source, statement: ast.stmt, changes: Mapping[ast.expr, str]) -> Edit:

@@ -16,7 +16,7 @@ from apply_opt.model.source import Edit, Source
 
 from ._dwt_batch_text import HELPER as BATCH
 from ._helpers import check_imported, insert_above, is_used
-from ._lines import respelled, text_of
+from ._lines import called_by, respelled
 from ._scopes import calls, class_named
 from ._wavelet_decomposition import WRAPPER, decomposition
 
@@ -52,12 +52,10 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The decomposition handed to our function, which is above the class."""
-    call, function, _ = decomposition(source)
-    data = call.args[0]
-    changes = {call.func: WRAPPER, data: f"{text_of(source, function)}, {text_of(source, data)}"}
+    call = decomposition(source).call
     return [
         insert_above(source, call, TEXT.replace("DTYPE", str(parameters["dtype"]))),
-        respelled(source, source.statement(call), changes),
+        respelled(source, source.statement(call), {call: called_by(source, call, WRAPPER)}),
     ]
 
 

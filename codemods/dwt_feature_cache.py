@@ -15,8 +15,8 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import are_used, check_imported, insert_above, refuse_compiled, refuse_taken
-from ._lines import respelled, text_of
+from ._helpers import are_used, check_imported, insert_above, meant, refuse_compiled, refuse_taken
+from ._lines import called_by, respelled
 from ._sample_loop import WRITER
 from ._scopes import calls
 from .dwt_batch_prompts import HELPER as BATCH
@@ -105,11 +105,9 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """Our function above the class, asked in the place of the generator."""
     call = _asked(source)
-    sample = call.args[0]
-    changes = {call.func: HELPER, sample: f"{text_of(source, call.func)}, {text_of(source, sample)}"}
     return [
         insert_above(source, call, TEXT.replace("ENTRIES", str(parameters["entries"]))),
-        respelled(source, source.statement(call), changes),
+        respelled(source, source.statement(call), {call: called_by(source, call, HELPER)}),
     ]
 
 
@@ -141,5 +139,5 @@ def _check(source: Source, call: ast.Call) -> None:
     if function:
         refuse_compiled(source, function)
     check_imported(source, "torch")
-    if calls(source, "compile"):
+    if any(meant(source, compiling.func) != "re.compile" for compiling in calls(source, "compile")):
         raise Conflict(f"{line}: a model is compiled")

@@ -233,7 +233,12 @@ def _is_list(source: Source, node: ast.Name) -> bool:
 
 
 def _is_empty_list(binding: Binding) -> bool:
-    return binding.value is not None and ast.unparse(binding.value) in ("[]", "list()")
+    given = binding.statement
+    targets = (
+        given.targets if isinstance(given, ast.Assign) else [given.target] if isinstance(given, ast.AnnAssign) else []
+    )
+    is_own = len(targets) == 1 and isinstance(targets[0], ast.Name)  # the list has no second name
+    return is_own and binding.value is not None and ast.unparse(binding.value) in ("[]", "list()")
 
 
 def _is_counted(source: Source, node: ast.Name) -> bool:

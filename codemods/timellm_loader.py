@@ -53,11 +53,19 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The helper above the first loader, and one more argument for each."""
     found = _loaders(source)
-    changes = {}
-    for call in found:
-        last = call.keywords[-1].value if call.keywords else call.args[-1]
-        changes[last] = f"{text_of(source, last)},{_gap(source, call)}{COLLATE}={HELPER}"
+    changes = dict(_with_one_more(source, call) for call in found)
     return [insert_above(source, found[0], HELPER_TEXT), *all_respelled(source, changes)]
+
+
+def _with_one_more(source: Source, call: ast.Call) -> tuple[ast.expr, str]:
+    """What is written in another way for one more argument: the call, or its last argument where comments are between."""
+    more, whole = f"{_gap(source, call)}{COLLATE}={HELPER}", text_of(source, call)
+    if "#" in whole:
+        last = call.keywords[-1].value if call.keywords else call.args[-1]
+        return last, f"{text_of(source, last)},{more}"
+    inner = whole[:-1].rstrip()
+    has_comma = inner.endswith(",")
+    return call, f"{inner}{'' if has_comma else ','}{more}{',' if has_comma else ''}{whole[len(inner) :]}"
 
 
 def _gap(source: Source, call: ast.Call) -> str:

@@ -49,12 +49,18 @@ def test_lands() -> None:
 def test_over_several_lines_and_with_tabs() -> None:
     body = "return ptwt.wavedec(\n    x.reshape(\n        -1, 1, 9\n    ),  # rows\n    'db4',\n)"
     expected = changed(module(body.replace("wavedec(\n    x", "wavedec(x"))).replace(
-        "ptwt.wavedec, x", "\n            ptwt.wavedec, x"
+        "ptwt.wavedec, x", "ptwt.wavedec,\n            x"
     )
     before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(body), expected))
     outcome = plan(NAME, before)
     assert outcome.kind == PLANNED, outcome.message
     assert outcome.after.decode() == after
+
+
+def test_series_in_parentheses() -> None:
+    before = module("return ptwt.wavedec((x - x.mean()), 'db4')")
+    lands(NAME, before, changed(before))
+    refuses(NAME, module("return (ptwt.wavedec)(x, 'db4')"), Ambiguous, "in a way that is not known")
 
 
 @pytest.mark.parametrize("body", ["return pywt.wavedec(x, 'db4')", "return x  # ptwt.wavedec(x)", "return ptwt.swt(x)"])

@@ -56,6 +56,10 @@ def test_lands_on_the_reference() -> None:
         (replaced(BODY, ("features = ", "features: dict = ")), ASKED),
         ("return self.generator.build_prompt_text(self.generator(x), {})", ASKED),
         (replaced(BODY, ("(x[b:b+1])", "(x[b].unsqueeze(0))")), ASKED),
+        (
+            replaced(BODY, ("(x[b:b+1])", "((x[b:b+1] - 1))")),
+            ("self.generator((x", "_known_features(self.generator, (x"),
+        ),
     ],
 )
 def test_lands(body: str, change: tuple[str, str]) -> None:
@@ -65,7 +69,7 @@ def test_lands(body: str, change: tuple[str, str]) -> None:
 def test_over_several_lines() -> None:
     before = module(replaced(BODY, ("(x[b:b+1])", "(\n        x[b : b + 1, :, :],\n    )")))
     gap = " " * 16
-    change = f"self.generator(\n{gap}x", f"_known_features(\n{gap}self.generator, x"
+    change = f"self.generator(\n{gap}x", f"_known_features(self.generator,\n{gap}x"
     lands(NAME, before, changed(before, change))
 
 
@@ -111,6 +115,8 @@ def test_compiled() -> None:
     refuses(
         NAME, module(replaced(BODY, ("prompts = []", "prompts = []\nself.generator.compile()"))), Conflict, "compiled"
     )
+    pattern = module(top="import re\nimport torch\n\nWORD = re.compile('x')")
+    lands(NAME, pattern, changed(pattern))
     refuses(NAME, module(top="import jax as torch"), Ambiguous, "torch is not imported")
 
 

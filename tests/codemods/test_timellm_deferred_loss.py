@@ -150,6 +150,8 @@ AMBIGUOUS = {
         (MEAN, "    train_loss = np.average([1], None, train_loss)\n"),
         "for something else than a mean",
     ),
+    "with a second name": (("train_loss = []", "train_loss = every = []"), "what train_loss is there cannot be told"),
+    "known elsewhere": (("train_loss = []", "history.append(train_loss := [])"), "cannot be told"),
     "emptied": ((BACKWARD, f"{BACKWARD}        train_loss.clear()\n"), ""),
     "begun with a number": (("train_loss = []", "train_loss = [0.0]"), "what train_loss is there cannot be told"),
     "begun elsewhere": (("    train_loss = []\n", "    if epoch:\n        train_loss = []\n"), ""),

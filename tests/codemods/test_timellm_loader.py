@@ -57,6 +57,9 @@ CALLS = [
     ("DataLoader(data_set, 1 +\n        2)", "DataLoader(data_set, 1 +\n        2, collate_fn=_batch_of_arrays)"),
     ("DataLoader(data_set, 8, True, None, None, 0)", "DataLoader(data_set, 8, True, None, None, 0, collate_fn=_batch_of_arrays)"),
     ("DataLoader(\n        data_set,\n    )", "DataLoader(\n        data_set,\n        collate_fn=_batch_of_arrays,\n    )"),
+    ("DataLoader(data_set, 8, shuffle=(size == 1))", "DataLoader(data_set, 8, shuffle=(size == 1), collate_fn=_batch_of_arrays)"),
+    ("DataLoader((data_set),)", "DataLoader((data_set), collate_fn=_batch_of_arrays,)"),
+    ("DataLoader(\n        data_set,  # all\n    )", "DataLoader(\n        data_set,\n        collate_fn=_batch_of_arrays,  # all\n    )"),
     ("DataLoader(data_set, shuffle=True)  # all", "DataLoader(data_set, shuffle=True, collate_fn=_batch_of_arrays)  # all"),
 ]  # fmt: skip
 
