@@ -31,7 +31,7 @@ from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
 from apply_opt.io.workers import Arm, WorkerFailed
 from apply_opt.model import claims, measurement
-from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, NOT_MEASURED, OTHER_INPUTS, SEE, WHOLE, Claim
+from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, NOT_MEASURED, OTHER_INPUTS, SEE, UNKNOWN, WHOLE, Claim
 from apply_opt.model.effort import Effort
 from apply_opt.model.measurement import FASTER, LEVEL, SLOWER, Interval, Verdict
 from apply_opt.model.plan import PLANNED
@@ -64,10 +64,13 @@ class Candidate(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What the processes of one round gave: the seconds of a run by arm and case; of the originals each stage's share, by case."""
+    """What the processes of one round gave: the seconds of a run by arm and case; of the originals each stage's share, by case;
+    and by arm the cases in which the same inputs gave other outputs later.
+    """
 
     seconds: Mapping[str, Mapping[str, float]]
     shares: Sequence[Mapping[str, Mapping[str, float]]]
+    unsteady: Mapping[str, Sequence[str]]
 
 
 class Trial(NamedTuple):
@@ -92,8 +95,21 @@ class Trial(NamedTuple):
             raise Refused(f"{plan.outcomes[-1].kind}: {plan.outcomes[-1].message}")
         return Candidate(name, applies, self.stack.enter_context(subject_of(plan, self.arguments, self.ready)))
 
+    def _original(self, seed: int) -> dict[str, Any]:
+        """One process of the program as it is. Raises :class:`WorkerFailed`, also where it does not run the checkout's code."""
+        found = bench.timed(self.original, self.ready, self.effort, seed)
+        for path, identity in found["identity"].items():
+            if not identity["modules"]:
+                raise WorkerFailed(
+                    "void", f"{path} was never imported: the workload does not run it", (), "--file PATH"
+                )
+        return found
+
     def measured(self, candidates: Sequence[Candidate], seed: int) -> tuple[list[Round], dict[str, str]]:
-        """Rounds with one process for each candidate and two for the original; and why some candidates say nothing."""
+        """Rounds with one process for each candidate and two for the original; and why some candidates say nothing.
+
+        Raises :class:`WorkerFailed` where the original cannot be run.
+        """
         rounds: list[Round] = []
         lost: dict[str, str] = {}
         with bench.progress(self.effort.blocks * (len(candidates) + len(ORIGINAL))) as advance:
@@ -102,16 +118,15 @@ class Trial(NamedTuple):
                 arms: list[str | Candidate] = [*ORIGINAL, *candidates]
                 for arm in measurement.shuffled(arms, number):
                     if isinstance(arm, str):
-                        results[arm] = bench.timed(self.original, self.ready, self.effort, number)
+                        results[arm] = self._original(number)
                     elif arm.name not in lost:
                         try:
                             results[arm.name] = bench.sample(arm.subject, self.effort, True, number)
                         except (WorkerFailed, Void) as error:
                             lost[arm.name] = error.message
                     advance()
-                lost |= _unsteady(results)
                 rounds.append(_round(results))
-        return rounds, lost
+        return rounds, {**lost, **_unsteady(rounds)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +163,7 @@ def run(arguments: argparse.Namespace) -> Result:
     shares = _shares(rounds)
     document = {
         **begin,
+        "place": _place(arguments),
         "effort": trial.effort._asdict(),
         "level": LEVEL,
         "seconds": {case: _median(rounds, case) for case in workload.cases},
@@ -155,10 +171,17 @@ def run(arguments: argparse.Namespace) -> Result:
         "units": [_told(candidate, verdicts[candidate.name]) for candidate in found if candidate.name in verdicts],
         "not_measured": {**others, **lost},
         **advised,
-        "claims": [_held(claim, setting.options, shares, verdicts) for claim in said],
+        "claims": [_held(claim, setting.options, rounds, verdicts) for claim in said],
         "rounds": [found_in.seconds for found_in in rounds],
     }
     return Result(list(_lines(document)), document)
+
+
+def _place(arguments: argparse.Namespace) -> list[str]:
+    """What was typed to say which checkout is meant, and how many threads."""
+    found = ["--repo", shlex.quote(arguments.repo)] if arguments.repo != "." else []
+    found += [word for path in arguments.file for word in ("--file", shlex.quote(path))]
+    return [*found, "--threads", str(arguments.threads)] if arguments.threads != 1 else found
 
 
 def _candidates(trial: Trial, said: Sequence[Claim]) -> tuple[list[Candidate], dict[str, str]]:
@@ -179,13 +202,17 @@ def _candidates(trial: Trial, said: Sequence[Claim]) -> tuple[list[Candidate], d
     return found, others
 
 
-def _unsteady(results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What gives other outputs for the same inputs once it has run often, where the original does not."""
-    original = {case for name in ORIGINAL for case in results[name]["unsteady"]}
+def _unsteady(rounds: Sequence[Round]) -> dict[str, str]:
+    """What gave other outputs for the same inputs once it had run often, where the original never did."""
+    cases: dict[str, set[str]] = {}
+    for one in rounds:
+        for name, unsteady in one.unsteady.items():
+            cases.setdefault(name, set()).update(unsteady)
+    original = set().union(*(cases[name] for name in ORIGINAL))
     found = {}
-    for name, result in results.items():
+    for name, own in cases.items():
         try:
-            bench.check_steady(original, set(result["unsteady"]))
+            bench.check_steady(original, own)
         except Void as error:
             found[name] = error.message
     return found
@@ -200,7 +227,7 @@ def _round(results: Mapping[str, Mapping[str, Any]]) -> Round:
         }
         for name in ORIGINAL
     ]
-    return Round(seconds, shares)
+    return Round(seconds, shares, {name: result["unsteady"] for name, result in results.items()})
 
 
 def _median(rounds: Sequence[Round], case: str) -> float:
@@ -210,23 +237,19 @@ def _median(rounds: Sequence[Round], case: str) -> float:
 
 def _shares(rounds: Sequence[Round]) -> dict[str, dict[str, Interval]]:
     """For each case, the interval of each stage's share of a run; of those that ran."""
-    processes = [process for found in rounds for process in found.shares]
-    return {
-        case: {
-            stage: measurement.mean([process[case][stage] for process in processes])
-            for stage in stages
-            if any(process[case][stage] for process in processes)
-        }
-        for case, stages in processes[0].items()
+    found = {
+        case: {name: _share(rounds, case, name, WHOLE) for name in own} for case, own in rounds[0].shares[0].items()
     }
+    return {case: {name: share for name, share in own.items() if share is not None} for case, own in found.items()}
 
 
 def _verdicts(rounds: Sequence[Round], names: Collection[str]) -> dict[str, dict[str, Verdict]]:
     """For each of ``names`` and each case: how many times as fast it is as the original."""
     found: dict[str, dict[str, Verdict]] = {name: {} for name in names}
-    for case in rounds[0].seconds[ORIGINAL[0]]:
+    cases = list(rounds[0].seconds[ORIGINAL[0]])
+    for case in cases:
         seconds = [{name: one.seconds[name][case] for name in (*ORIGINAL, *names)} for one in rounds]
-        for name, verdict in measurement.against(seconds, ORIGINAL).items():
+        for name, verdict in measurement.against(seconds, ORIGINAL, 1 - (1 - LEVEL) / len(cases)).items():
             found[name][case] = verdict
     return found
 
@@ -248,15 +271,19 @@ def _advised(trial: Trial, found: Sequence[Candidate], verdicts: Mapping[str, Ma
     paying = [c for c in paying if c.name in trial.units.optimizations and (trial.arguments.allow or not c.is_lossy)]
     names: list[str] = []
     together: Optional[Candidate] = None
+    apart = {}
     for candidate in sorted(paying, key=lambda candidate: _low(verdicts[candidate.name]), reverse=True):
-        with contextlib.suppress(Refused, Void):
+        try:
             together = trial.candidate(TOGETHER, [*names, *(each.name for each in candidate.applies)])
             names = [each.name for each in together.applies]
+        except (Refused, Void) as error:
+            apart[candidate.name] = error.message.removeprefix(f"{candidate.name}: ")
+    told: dict[str, Any] = {"advised": names, "apart": apart, "together": {}, "failed": {}}
     if together is None:
-        return {"advised": [], "together": {}}
+        return told
     rounds, lost = trial.measured([together], trial.seed + trial.effort.blocks)
     gains = {} if lost else _verdicts(rounds, [TOGETHER])[TOGETHER]
-    return {"advised": names, "together": {case: gain._asdict() for case, gain in gains.items()}, "failed": lost}
+    return {**told, "together": {case: gain._asdict() for case, gain in gains.items()}, "failed": lost}
 
 
 def _told(candidate: Candidate, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -264,6 +291,7 @@ def _told(candidate: Candidate, verdicts: Mapping[str, Verdict]) -> dict[str, An
     return {
         "name": candidate.name,
         "applies": [optimization.name for optimization in candidate.applies],
+        "classes": list(dict.fromkeys(optimization.safety for optimization in candidate.applies)),
         "lossy": candidate.is_lossy,
         "word": _word(verdicts),
         "low": _low(verdicts),
@@ -274,47 +302,53 @@ def _told(candidate: Candidate, verdicts: Mapping[str, Verdict]) -> dict[str, An
 def _held(
     claim: Claim,
     options: Mapping[str, Any],
-    shares: Mapping[str, Mapping[str, Interval]],
+    rounds: Sequence[Round],
     verdicts: Mapping[str, Mapping[str, Verdict]],
 ) -> dict[str, Any]:
-    """A claim against what was measured in each case."""
+    """A claim against what was measured in each case that it is about."""
     told: dict[str, Any] = {"says": claim.says, "says_zh": claim.says_zh, "said": list(claim.said), "see": claim.see}
-    told |= {"stage": claim.stage, "of": claim.of, "unit": claim.unit, "options": dict(claim.options)}
-    if claim.see:
-        return {**told, "word": SEE, "measured": {}}
-    if not claim.is_about(options):
-        return {**told, "word": OTHER_INPUTS, "measured": {}}
+    told |= {"stage": claim.stage, "of": claim.of, "unit": claim.unit, "ask": claim.ask, "measured": {}}
+    cases = [case for case in rounds[0].seconds[ORIGINAL[0]] if claim.is_about(case, options)]
+    if claim.see or not cases:
+        return {**told, "word": SEE if claim.see else OTHER_INPUTS}
     if claim.unit:
-        measured = {case: verdict.speedup for case, verdict in verdicts.get(claim.unit, {}).items()}
+        found = verdicts.get(claim.unit, {})
+        measured = {case: found[case].speedup for case in cases if case in found}
     else:
-        measured = {case: share for case, own in shares.items() if (share := _share(claim, own)) is not None}
+        shares = {case: _share(rounds, case, claim.stage, claim.of) for case in cases}
+        measured = {case: share for case, share in shares.items() if share is not None}
     words = {claims.judge(claim, interval) for interval in measured.values()}
-    word = words.pop() if len(words) == 1 else NOT_MEASURED if not words else BOTH
-    return {**told, "word": word, "measured": measured}
+    return {**told, "measured": measured, "word": words.pop() if len(words) == 1 else BOTH if words else NOT_MEASURED}
 
 
-def _share(claim: Claim, own: Mapping[str, Interval]) -> Optional[Interval]:
-    """The share of the claim's stage in that which it is a part of."""
-    if claim.stage not in own or (claim.of != WHOLE and claim.of not in own):
+def _share(rounds: Sequence[Round], case: str, stage: str, of: str) -> Optional[Interval]:
+    """The share of a stage in another one, or in a run; nothing where one of them did not run."""
+    processes = [process.get(case, {}) for one in rounds for process in one.shares]
+    pairs = [(process.get(stage, 0.0), process.get(of, 0.0) if of != WHOLE else 1.0) for process in processes]
+    if not all(part and whole for part, whole in pairs):
         return None
-    of = own[claim.of].estimate if claim.of != WHOLE else 1.0
-    return Interval(*(end / of for end in own[claim.stage]))
+    estimate, low, high = measurement.mean([part / whole for part, whole in pairs])
+    return Interval(estimate, max(0.0, low), high)
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[Line]:
     """All of it, for people."""
-    yield "bold", f"{document['target']}: where the time goes, as it is"
+    given = ", ".join(f"{key}={value}" for key, value in document["options"].items()) or "the workload's own inputs"
+    threads = f"{document['threads']} thread" + "s" * (document["threads"] != 1)
+    yield (
+        "bold",
+        f"{document['target']}: where the time goes, as it is ({given}; {threads}; {document['machine']['cpu']})",
+    )
     for case, seconds in document["seconds"].items():
         yield "", f"{case}: {seconds * 1000:.4g} ms"
         shares = document["shares"].get(case, {})
         for stage, (share, low, high) in sorted(shares.items(), key=lambda item: -item[1][0]):
-            most = f"without it at most {1 / (1 - share):.2f}x" if share < 1 else "all of it"
+            most = f"without it at most {1 / (1 - high):.2f}x" if high < 1 else "all of it, as far as can be told"
             yield "", f"  {stage:22} {share:6.1%}  ({_percent(low, high)})  {most}"
     yield "bold", f"what pays, each alone with what it needs (all intervals together at {document['level']:.0%})"
     for unit in sorted(document["units"], key=lambda unit: -unit["low"]):
         style = {FASTER: "green", SLOWER: "red"}.get(unit["word"], "")
-        kind = "  changes results (lossy)" if unit["lossy"] else ""
-        yield style, f"  {unit['name']}{kind}"
+        yield style, f"  {unit['name']}  ({', '.join(unit['classes'])}{'; changes results' if unit['lossy'] else ''})"
         for case, verdict in unit["verdicts"].items():
             yield style, f"    {case}: {_gain(verdict)}"
     for name, reason in document["not_measured"].items():
@@ -333,27 +367,35 @@ def _gain(verdict: Mapping[str, Any]) -> str:
 
 
 def _together_lines(document: Mapping[str, Any]) -> Iterator[Line]:
-    names = document["advised"]
+    names, gains = document["advised"], document["together"]
     if not names:
         yield "bold", "nothing is shown to pay for these inputs"
         return
     yield "bold", f"together: {' '.join(names)}"
-    for case, verdict in document["together"].items():
+    for case, verdict in gains.items():
         low = verdict["speedup"][1]
         saved = f"; at least {60 * (1 - 1 / low):.0f} minutes of an hour" if verdict["word"] == FASTER else ""
         yield "green" if saved else "yellow", f"  {case}: {_gain(verdict)}{saved}"
+    for name, reason in document["apart"].items():
+        yield "dim", f"  without {name}: {reason}"
     for message in document["failed"].values():
         yield "red", f"  {message}"
+    words = [verdict["word"] for verdict in gains.values()]
+    if FASTER not in words or SLOWER in words:
+        yield "yellow", "together they are not shown to pay: try the best of them alone"
+        return
     options = [f"--option {shlex.quote(f'{key}={value}')}" for key, value in document["options"].items()]
     lossy = ["--allow lossy"] * any(u["lossy"] for u in document["units"] if set(u["applies"]) <= set(names))
-    yield "bold", " ".join(["apply-opt", *names, *lossy, "--prove", *options])
+    yield "bold", " ".join(["apply-opt", *names, *lossy, "--prove", *options, *document["place"]])
 
 
 def _claim_lines(held: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
     if held:
         yield "bold", "what is said about it, and what holds here"
     for claim in held:
-        style = {HOLDS: "green", MORE: "yellow", LESS: "red", BOTH: "yellow"}.get(claim["word"], "dim")
+        style = {HOLDS: "green", MORE: "yellow", LESS: "red", BOTH: "yellow", UNKNOWN: "yellow"}.get(
+            claim["word"], "dim"
+        )
         yield style, f"  {claim['says'] if language() == 'en' else claim['says_zh']}"
         yield style, f"    {claim['word']}{_evidence(claim)}"
 
@@ -362,7 +404,7 @@ def _evidence(claim: Mapping[str, Any]) -> str:
     if claim["word"] == SEE:
         return f" {claim['see']}"
     if claim["word"] == OTHER_INPUTS:
-        return ": " + " ".join(f"--option {key}={value}" for key, value in claim["options"].items())
+        return f": {claim['ask']}"
     found = [
         f"{case}: {_percent(low, high)}" if claim["stage"] else f"{case}: {low:.3f}x to {high:.3f}x"
         for case, (_, low, high) in claim["measured"].items()

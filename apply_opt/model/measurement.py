@@ -135,25 +135,29 @@ def against(rounds: Sequence[Mapping[str, float]], control: Sequence[str], level
     """How many times as fast each program is as that under the names in ``control``, which is the same one every time.
 
     A round has the seconds of all programs, each run once, in random order: a randomised complete block design (R. A. Fisher,
-    "The Design of Experiments", 1935). What a round and what a program do to the logarithm is taken out; what is left is the noise,
-    which all programs share, so that it is known well from a few rounds already. ``level`` holds for all intervals together
-    (C. E. Bonferroni, 1936). Raises :class:`ValueError` where there is one round only.
+    "The Design of Experiments", 1935). What a round and a program do to the logarithm is taken out; what is left is the noise of
+    all programs together, known well from a few rounds already. ``level`` holds for all intervals together (C. E. Bonferroni,
+    1936). A program may be noisier than the others: its interval is never narrower than Student's t over its own ratios at
+    ``level`` gives. Raises :class:`ValueError` where there is one round only.
     """
-    names = list(rounds[0])
-    logs = [[math.log(found[name]) for name in names] for found in rounds]
     if len(rounds) < 2:
         raise ValueError("an interval needs at least two rounds")
-    means = [statistics.fmean(row) for row in logs]
-    own = {name: statistics.fmean(column) for name, column in zip(names, zip(*logs))}
-    whole = statistics.fmean(means)
-    left = [value - row - own[name] + whole for one, row in zip(logs, means) for name, value in zip(names, one)]
-    freedom = (len(rounds) - 1) * (len(names) - 1)
-    deviation = math.sqrt(sum(value**2 for value in left) / freedom)
+    names = list(rounds[0])
     others = [name for name in names if name not in control]
-    quantile = _quantile(freedom, 1 - (1 - level) / max(1, len(others)))
-    half = quantile * deviation * math.sqrt((1 + 1 / len(control)) / len(rounds))
-    original = statistics.fmean(own[name] for name in control)
-    return {name: _verdict(original - own[name], half) for name in others}
+    logs = [{name: math.log(found[name]) for name in names} for found in rounds]
+    gains = {name: [statistics.fmean(one[c] for c in control) - one[name] for one in logs] for name in others}
+    quantile = _quantile((len(rounds) - 1) * (len(names) - 1), 1 - (1 - level) / max(1, len(others)))
+    pooled = quantile * _noise(logs) * math.sqrt((1 + 1 / len(control)) / len(rounds))
+    return {name: _verdict(statistics.fmean(own), max(pooled, _half_width(own, level))) for name, own in gains.items()}
+
+
+def _noise(logs: Sequence[Mapping[str, float]]) -> float:
+    """The standard deviation of what neither the round nor the program explains."""
+    rounds = [statistics.fmean(one.values()) for one in logs]
+    programs = {name: statistics.fmean(one[name] for one in logs) for name in logs[0]}
+    whole = statistics.fmean(rounds)
+    left = [one[name] - row - programs[name] + whole for one, row in zip(logs, rounds) for name in one]
+    return math.sqrt(sum(value**2 for value in left) / ((len(rounds) - 1) * (len(programs) - 1)))
 
 
 def _verdict(gain: float, half: float) -> Verdict:

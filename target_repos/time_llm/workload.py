@@ -299,14 +299,15 @@ def _series(kind, steps, variables, generator):
 
     noise = torch.randn(steps, variables, generator=generator)
     time = torch.arange(steps, dtype=torch.float32)[:, None].expand(-1, variables)
+    own = torch.rand(2, generator=generator)  # no window of a kind is that of another seed, but for zeros
     if kind == "walk":
         return noise.cumsum(0)
     if kind == "sine":
-        return torch.sin(time * (0.1 + 0.05 * torch.arange(variables)))
+        return torch.sin(time * (0.1 + 0.05 * torch.arange(variables)) + 6 * own[0])
     if kind == "step":
-        return (time > steps // 3).to(torch.float32) * 2 - 1
+        return (time > steps * (0.2 + 0.6 * own[0])).to(torch.float32) * (1 + own[1]) - own[0]
     if kind in ("constant", "zero"):
-        return torch.full((steps, variables), 3.0 if kind == "constant" else 0.0)
+        return torch.full((steps, variables), float(own[0] * 6 - 3) if kind == "constant" else 0.0)
     if kind == "sparse":
         return noise * (noise > 1.5)
     if kind == "spikes":
@@ -457,12 +458,12 @@ def loss(outputs):
 
 
 def stages(subject):
-    """The prompts' statistics, the wavelets and what is made of them, the words' mixtures, the language model."""
+    """The prompts' statistics, the wavelets and what is made of them, linear layers (the largest mixes words), the language model."""
     if not subject:
         return {}
     model = next(iter(subject.values()))
     language_model = _language_model(model)
-    found = {"words": (type(model.mapping_layer), "forward"), "language model": (type(language_model), "forward")}
+    found = {"linear layers": (type(model.mapping_layer), "forward"), "language model": (type(language_model), "forward")}
     for name, stage in (("calcute_lags", "lags"), ("calculate_lags", "lags")):
         if hasattr(type(model), name):
             found[stage] = (type(model), name)
@@ -474,8 +475,9 @@ def stages(subject):
             "difficulty": "_calculate_difficulty",
         }
         named |= {f"{kind} features": f"_extract_{kind}_features" for kind in ("frequency", "trend", "quality")}
-        found["decomposition"] = (sys.modules["ptwt"], "wavedec")
-        found |= {stage: (type(generator), name) for stage, name in named.items() if hasattr(generator, name)}
+        if "ptwt" in sys.modules:
+            found["decomposition"] = (sys.modules["ptwt"], "wavedec")
+        found |= {stage: (type(generator), name) for stage, name in named.items() if hasattr(type(generator), name)}
     return found
 
 
