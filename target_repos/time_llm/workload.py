@@ -463,7 +463,10 @@ def stages(subject):
         return {}
     model = next(iter(subject.values()))
     language_model = _language_model(model)
-    found = {"linear layers": (type(model.mapping_layer), "forward"), "language model": (type(language_model), "forward")}
+    found = {
+        "linear layers": (type(model.mapping_layer), "forward"),
+        "language model": (type(language_model), "forward"),
+    }
     for name, stage in (("calcute_lags", "lags"), ("calculate_lags", "lags")):
         if hasattr(type(model), name):
             found[stage] = (type(model), name)

@@ -125,7 +125,9 @@ def slow(toy: Toy) -> Toy:
 
 
 def advised(run: Run, toy: Toy, *words: object) -> dict[str, Any]:
-    ran = run("advise", TARGET, "--quick", "--blocks", 5, "--json", "--seed", "1", "--option", "size=8", *words, cwd=toy.tree)
+    ran = run(
+        "advise", TARGET, "--quick", "--blocks", 5, "--json", "--seed", "1", "--option", "size=8", *words, cwd=toy.tree
+    )
     assert ran.code == 0, ran.err
     document: dict[str, Any] = json.loads(ran.out)
     return document
@@ -256,7 +258,20 @@ def test_what_does_not_go_together(slow: Toy, run: Run) -> None:
 
 
 def test_what_is_typed_next_names_the_checkout(slow: Toy, run: Run) -> None:
-    words = ("advise", "--quick", "--blocks", 5, "--seed", "1", "--option", "size=8", "--repo", slow.tree, "--threads", 2)
+    words = (
+        "advise",
+        "--quick",
+        "--blocks",
+        5,
+        "--seed",
+        "1",
+        "--option",
+        "size=8",
+        "--repo",
+        slow.tree,
+        "--threads",
+        2,
+    )
     assert f"--prove --option size=8 --repo {slow.tree} --threads 2\n" in run(*words, cwd=slow.folder).out
 
 
