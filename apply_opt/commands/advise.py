@@ -2,20 +2,22 @@
 
 Nothing is looked up: each share and each gain is measured, on this machine, with this checkout's code and the workload's options.
 Every round runs the original twice and each candidate once, each in a process of its own, in random order
-(:func:`apply_opt.model.measurement.against`).
+(:func:`apply_opt.model.measurement.against`). First each optimization alone; then those that pay one on top of the other, the best
+first, so that one that does what another one has done already is found out and left.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import secrets
 import shlex
 import statistics
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from apply_opt.commands import Result, add_checkout_arguments, bench
+from apply_opt.commands import Result, add_checkout_arguments, advice, bench
 from apply_opt.commands.planning import Request, make_plan, refuse_unless_landed
 from apply_opt.commands.proof import Ready, Subject, Void, alone, conditions, failure, named_checkout, subject_of
 from apply_opt.commands.proof_options import (
@@ -24,14 +26,13 @@ from apply_opt.commands.proof_options import (
     add_target_argument,
     effort_of,
 )
-from apply_opt.commands.words import language
 from apply_opt.errors import Refused
 from apply_opt.io import catalog, targets
 from apply_opt.io.catalog import Catalog, Unit
 from apply_opt.io.checkout import Checkout
-from apply_opt.io.workers import Arm, WorkerFailed
+from apply_opt.io.workers import WorkerFailed
 from apply_opt.model import claims, measurement
-from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, NOT_MEASURED, OTHER_INPUTS, SEE, UNKNOWN, WHOLE, Claim
+from apply_opt.model.claims import BOTH, NOT_MEASURED, OTHER_INPUTS, SEE, WHOLE, Claim
 from apply_opt.model.effort import Effort
 from apply_opt.model.measurement import FASTER, LEVEL, SLOWER, Interval, Verdict
 from apply_opt.model.plan import PLANNED
@@ -44,10 +45,10 @@ EPILOG = """examples:
   apply-opt advise time_llm --option part=forecast --option mode=training --json
 
 Give the workload the inputs that you have: advice for others may be wrong for you. Each optimization is measured alone, with what
-it needs; then all that pay, together. Nothing is written to the checkout, and nothing is compared: `apply-opt NAME --prove` does
-that before it applies. Those that change results (class lossy) are measured where a claim is about them, or with --allow lossy."""
-ORIGINAL, TOGETHER, LOSSY = ("original", "original again"), "together", "lossy"
-Line = tuple[str, str]
+it needs; then those that pay, one on top of the other. Nothing is written to the checkout, and nothing is compared:
+`apply-opt NAME --prove` does that before it applies. Those that change results (class lossy) are measured where a claim is about
+them, or with --allow lossy."""
+ORIGINAL, LOSSY = ("original", "original again"), "lossy"
 
 
 class Candidate(NamedTuple):
@@ -79,8 +80,7 @@ class Trial(NamedTuple):
     units: Catalog
     place: Checkout
     arguments: argparse.Namespace
-    original: Arm
-    ready: Ready
+    original: Ready
     effort: Effort
     seed: int
     stack: contextlib.ExitStack
@@ -93,11 +93,11 @@ class Trial(NamedTuple):
         refuse_unless_landed(plan, names)
         if not plan.of_kind(PLANNED):
             raise Refused(f"{plan.outcomes[-1].kind}: {plan.outcomes[-1].message}")
-        return Candidate(name, applies, self.stack.enter_context(subject_of(plan, self.arguments, self.ready)))
+        return Candidate(name, applies, self.stack.enter_context(subject_of(plan, self.arguments, self.original)))
 
     def _original(self, seed: int) -> dict[str, Any]:
         """One process of the program as it is. Raises :class:`WorkerFailed`, also where it does not run the checkout's code."""
-        found = bench.timed(self.original, self.ready, self.effort, seed)
+        found = bench.timed(self.original, self.effort, seed)
         for path, identity in found["identity"].items():
             if not identity["modules"]:
                 raise WorkerFailed(
@@ -141,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lossy: measure and advise also what changes results",
     )
     add_proof_arguments(parser)
-    add_effort_arguments(parser)
+    add_effort_arguments(parser, "rounds of a process for each optimization and two for the original")
     add_checkout_arguments(parser)
 
 
@@ -151,9 +151,9 @@ def run(arguments: argparse.Namespace) -> Result:
     units, said = catalog.load(), targets.load_claims(place.target.folder)
     seed = secrets.randbelow(2**31) if arguments.seed is None else arguments.seed
     try:
-        with alone(place, arguments) as (arm, setting, workload), contextlib.ExitStack() as stack:
-            begin = {"kind": "advise", **conditions(place, setting), "seed": seed}
-            trial = Trial(units, place, arguments, arm, (setting, workload), effort_of(arguments), seed, stack)
+        with alone(place, arguments) as original, contextlib.ExitStack() as stack:
+            begin = {"kind": "advise", **conditions(place, original.setting), "seed": seed}
+            trial = Trial(units, place, arguments, original, effort_of(arguments), seed, stack)
             found, others = _candidates(trial, said)
             rounds, lost = trial.measured(found, seed)
             verdicts = _verdicts(rounds, [candidate.name for candidate in found if candidate.name not in lost])
@@ -166,15 +166,15 @@ def run(arguments: argparse.Namespace) -> Result:
         "place": _place(arguments),
         "effort": trial.effort._asdict(),
         "level": LEVEL,
-        "seconds": {case: _median(rounds, case) for case in workload.cases},
+        "seconds": {case: _median(rounds, case) for case in original.workload.cases},
         "shares": shares,
         "units": [_told(candidate, verdicts[candidate.name]) for candidate in found if candidate.name in verdicts],
         "not_measured": {**others, **lost},
         **advised,
-        "claims": [_held(claim, setting.options, rounds, verdicts) for claim in said],
-        "rounds": [found_in.seconds for found_in in rounds],
+        "claims": [_held(claim, original.setting.options, rounds, verdicts) for claim in said],
+        "rounds": [{"seconds": one.seconds, "shares": one.shares} for one in rounds],
     }
-    return Result(list(_lines(document)), document)
+    return Result(list(advice.lines(document)), document)
 
 
 def _place(arguments: argparse.Namespace) -> list[str]:
@@ -266,24 +266,75 @@ def _word(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def _advised(trial: Trial, found: Sequence[Candidate], verdicts: Mapping[str, Mapping[str, Verdict]]) -> dict[str, Any]:
-    """The optimizations that pay and go together, the best first, and what they give together."""
+    """The optimizations that pay and go together, the best first, and what they give together.
+
+    Each is held against all before it: what adds nothing that can be shown is left out.
+    """
     paying = [c for c in found if c.name in verdicts and _word(verdicts[c.name]) == FASTER]
     paying = [c for c in paying if c.name in trial.units.optimizations and (trial.arguments.allow or not c.is_lossy)]
-    names: list[str] = []
-    together: Optional[Candidate] = None
+    paying.sort(key=lambda candidate: _low(verdicts[candidate.name]), reverse=True)
+    steps, rounds, apart, failed = _measured_steps(trial, paying)
+    adds = _adds(rounds, [step.name for step in steps])
+    useful = [step for step in steps if step.name not in adds or _word(adds[step.name]) == FASTER]
+    if useful != steps[: len(useful)]:
+        own = {candidate.name: candidate.applies for candidate in found}
+        last = trial.candidate("together", [each.name for step in useful for each in own[step.name]])
+        rounds, lost = trial.measured([last], trial.seed + 2 * trial.effort.blocks)
+        useful, failed = [last] if not lost else [], {**failed, **lost}
+    gains = _verdicts(rounds, [useful[-1].name])[useful[-1].name] if useful else {}
+    return {
+        "advised": [each.name for each in useful[-1].applies] if useful else [],
+        "adds": {name: _document(added) for name, added in adds.items()},
+        "left": [name for name, added in adds.items() if _word(added) != FASTER],
+        "apart": apart,
+        "together": _document(gains),
+        "failed": failed,
+    }
+
+
+def _measured_steps(
+    trial: Trial, paying: Sequence[Candidate]
+) -> tuple[list[Candidate], list[Round], dict[str, str], dict[str, str]]:
+    """What goes together, one on top of the other, and its rounds; why some do not go with those, and why some say nothing there."""
+    failed: dict[str, str] = {}
+    while True:
+        steps, apart = _steps(trial, [candidate for candidate in paying if candidate.name not in failed])
+        if not steps:
+            return [], [], apart, failed
+        rounds, lost = trial.measured(steps, trial.seed + trial.effort.blocks)
+        first = next((step.name for step in steps if step.name in lost), None)
+        if first is None:
+            return steps, rounds, apart, failed
+        failed[first] = lost[first]  # and those on top of it: they are tried again without
+
+
+def _document(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    return {case: verdict._asdict() for case, verdict in verdicts.items()}
+
+
+def _steps(trial: Trial, paying: Sequence[Candidate]) -> tuple[list[Candidate], dict[str, str]]:
+    """One on top of the other: each with all before it; and why some do not go with those."""
+    steps: list[Candidate] = []
     apart = {}
-    for candidate in sorted(paying, key=lambda candidate: _low(verdicts[candidate.name]), reverse=True):
+    for candidate in paying:
+        names = [each.name for each in (*(steps[-1].applies if steps else ()), *candidate.applies)]
         try:
-            together = trial.candidate(TOGETHER, [*names, *(each.name for each in candidate.applies)])
-            names = [each.name for each in together.applies]
+            steps.append(trial.candidate(candidate.name, names))
         except (Refused, Void) as error:
             apart[candidate.name] = error.message.removeprefix(f"{candidate.name}: ")
-    told: dict[str, Any] = {"advised": names, "apart": apart, "together": {}, "failed": {}}
-    if together is None:
-        return told
-    rounds, lost = trial.measured([together], trial.seed + trial.effort.blocks)
-    gains = {} if lost else _verdicts(rounds, [TOGETHER])[TOGETHER]
-    return {**told, "together": {case: gain._asdict() for case, gain in gains.items()}, "failed": lost}
+    return steps, apart
+
+
+def _adds(rounds: Sequence[Round], names: Sequence[str]) -> dict[str, dict[str, Verdict]]:
+    """For each of ``names`` but the first, and each case: how many times as fast it is as the one before it."""
+    found: dict[str, dict[str, Verdict]] = {name: {} for name in names[1:]}
+    cases = list(rounds[0].seconds[ORIGINAL[0]]) if found else []
+    for case in cases:
+        level = 1 - (1 - LEVEL) / (len(cases) * len(found))
+        seconds = [{name: own[case] for name, own in one.seconds.items()} for one in rounds]
+        for before, name in itertools.pairwise(names):
+            found[name][case] = measurement.against(seconds, [before], level, [name])[name]
+    return found
 
 
 def _told(candidate: Candidate, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -295,7 +346,7 @@ def _told(candidate: Candidate, verdicts: Mapping[str, Verdict]) -> dict[str, An
         "lossy": candidate.is_lossy,
         "word": _word(verdicts),
         "low": _low(verdicts),
-        "verdicts": {case: verdict._asdict() for case, verdict in verdicts.items()},
+        "verdicts": _document(verdicts),
     }
 
 
@@ -329,84 +380,3 @@ def _share(rounds: Sequence[Round], case: str, stage: str, of: str) -> Optional[
         return None
     estimate, low, high = measurement.mean([part / whole for part, whole in pairs])
     return Interval(estimate, max(0.0, low), high)
-
-
-def _lines(document: Mapping[str, Any]) -> Iterator[Line]:
-    """All of it, for people."""
-    given = ", ".join(f"{key}={value}" for key, value in document["options"].items()) or "the workload's own inputs"
-    threads = f"{document['threads']} thread" + "s" * (document["threads"] != 1)
-    yield (
-        "bold",
-        f"{document['target']}: where the time goes, as it is ({given}; {threads}; {document['machine']['cpu']})",
-    )
-    for case, seconds in document["seconds"].items():
-        yield "", f"{case}: {seconds * 1000:.4g} ms"
-        shares = document["shares"].get(case, {})
-        for stage, (share, low, high) in sorted(shares.items(), key=lambda item: -item[1][0]):
-            most = f"without it at most {1 / (1 - high):.2f}x" if high < 1 else "all of it, as far as can be told"
-            yield "", f"  {stage:22} {share:6.1%}  ({_percent(low, high)})  {most}"
-    yield "bold", f"what pays, each alone with what it needs (all intervals together at {document['level']:.0%})"
-    for unit in sorted(document["units"], key=lambda unit: -unit["low"]):
-        style = {FASTER: "green", SLOWER: "red"}.get(unit["word"], "")
-        yield style, f"  {unit['name']}  ({', '.join(unit['classes'])}{'; changes results' if unit['lossy'] else ''})"
-        for case, verdict in unit["verdicts"].items():
-            yield style, f"    {case}: {_gain(verdict)}"
-    for name, reason in document["not_measured"].items():
-        yield "dim", f"  {name}: {reason}"
-    yield from _together_lines(document)
-    yield from _claim_lines(document["claims"])
-
-
-def _percent(low: float, high: float) -> str:
-    return f"{low:.1%} to {high:.1%}"
-
-
-def _gain(verdict: Mapping[str, Any]) -> str:
-    estimate, low, high = verdict["speedup"]
-    return f"{verdict['word']} {estimate:.3f}x ({low:.3f} to {high:.3f})"
-
-
-def _together_lines(document: Mapping[str, Any]) -> Iterator[Line]:
-    names, gains = document["advised"], document["together"]
-    if not names:
-        yield "bold", "nothing is shown to pay for these inputs"
-        return
-    yield "bold", f"together: {' '.join(names)}"
-    for case, verdict in gains.items():
-        low = verdict["speedup"][1]
-        saved = f"; at least {60 * (1 - 1 / low):.0f} minutes of an hour" if verdict["word"] == FASTER else ""
-        yield "green" if saved else "yellow", f"  {case}: {_gain(verdict)}{saved}"
-    for name, reason in document["apart"].items():
-        yield "dim", f"  without {name}: {reason}"
-    for message in document["failed"].values():
-        yield "red", f"  {message}"
-    words = [verdict["word"] for verdict in gains.values()]
-    if FASTER not in words or SLOWER in words:
-        yield "yellow", "together they are not shown to pay: try the best of them alone"
-        return
-    options = [f"--option {shlex.quote(f'{key}={value}')}" for key, value in document["options"].items()]
-    lossy = ["--allow lossy"] * any(u["lossy"] for u in document["units"] if set(u["applies"]) <= set(names))
-    yield "bold", " ".join(["apply-opt", *names, *lossy, "--prove", *options, *document["place"]])
-
-
-def _claim_lines(held: Sequence[Mapping[str, Any]]) -> Iterator[Line]:
-    if held:
-        yield "bold", "what is said about it, and what holds here"
-    for claim in held:
-        style = {HOLDS: "green", MORE: "yellow", LESS: "red", BOTH: "yellow", UNKNOWN: "yellow"}.get(
-            claim["word"], "dim"
-        )
-        yield style, f"  {claim['says'] if language() == 'en' else claim['says_zh']}"
-        yield style, f"    {claim['word']}{_evidence(claim)}"
-
-
-def _evidence(claim: Mapping[str, Any]) -> str:
-    if claim["word"] == SEE:
-        return f" {claim['see']}"
-    if claim["word"] == OTHER_INPUTS:
-        return f": {claim['ask']}"
-    found = [
-        f"{case}: {_percent(low, high)}" if claim["stage"] else f"{case}: {low:.3f}x to {high:.3f}x"
-        for case, (_, low, high) in claim["measured"].items()
-    ]
-    return "".join(f"; {text}" for text in found)

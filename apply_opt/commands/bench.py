@@ -111,19 +111,18 @@ def measure(found: Subject, effort: Effort, seed: int | None = None, level: floa
 def sample(found: Subject, effort: Effort, is_after: bool, seed: int) -> dict[str, Any]:
     """One process of one side. Raises :class:`WorkerFailed`, and ``Void`` where it ran other code than it should have."""
     arm: Arm = found.after if is_after else found.before
-    result = timed(arm, (found.setting, found.workload), effort, seed)
+    result = timed(Ready(arm, found.setting, found.workload), effort, seed)
     ran = check_identity(result, found, int(is_after))
     return {"changed_lines_ran": ran, **{key: result[key] for key in ("cases", "memory", "stages", "load", "unsteady")}}
 
 
-def timed(arm: Arm, ready: Ready, effort: Effort, seed: int) -> dict[str, Any]:
-    """What one process of an arm says: the timings of each case, and of each stage."""
-    setting, workload = ready
+def timed(ready: Ready, effort: Effort, seed: int) -> dict[str, Any]:
+    """What one process of a program says: the timings of each case, and of each stage."""
     return workers.run(
-        arm,
-        setting,
+        ready.arm,
+        ready.setting,
         "time",
-        cases=workload.cases,
+        cases=ready.workload.cases,
         seeds=[seed],
         warm_up=2,
         iterations=effort.iterations,

@@ -86,8 +86,12 @@ class Workload(NamedTuple):
     has_referee: bool
 
 
-Ready = tuple[Setting, Workload]
-"""A workload that is prepared, and how it is run."""
+class Ready(NamedTuple):
+    """A program with nothing changed, its workload, which is prepared, and how it is run."""
+
+    arm: Arm
+    setting: Setting
+    workload: Workload
 
 
 @contextlib.contextmanager
@@ -122,19 +126,21 @@ def subject_between(
 ) -> Iterator[Subject]:
     """Two arms in which these files of the plan differ; without ``steps``, each is all of one optimization's doing.
 
-    With a workload that is ``ready``, for the checkout as it is, that one is run, with its options alone.
+    Where the program as it is, is ``ready``, it is the one side, and its workload is run with its options alone.
     """
     extras.need("platformdirs", "psutil", "rich", "scipy")
     before, after = ({path: pair[side] for path, pair in texts.items()} for side in (0, 1))
     usual = {key: value for outcome in plan.outcomes for key, value in outcome.optimization.workload.items()}
     parts = {outcome.optimization.part: outcome.file for outcome in plan.outcomes if outcome.file in texts}
-    setting = ready[0] if ready else _setting(arguments, plan.checkout, before, usual, parts)
+    setting = ready.setting if ready else _setting(arguments, plan.checkout, before, usual, parts)
     shares = _shares(texts, steps or [(" and ".join(names), *item) for item in texts.items()])
     _check_telling(shares)
     records.ready(plan.checkout.root)
-    with interrupt.stoppable(), arms.copies(plan.checkout.root, before, after) as (one, other):
-        workload = ready[1] if ready else _workload(setting, one)
-        yield Subject(plan, names, one, other, texts, setting, workload, shares, _bodies(plan, names, texts))
+    changed = (after,) if ready else (before, after)
+    with interrupt.stoppable(), arms.copies(plan.checkout.root, *changed) as copies:
+        one = ready.arm._replace(files=sorted(before)) if ready else copies[0]
+        workload = ready.workload if ready else _workload(setting, one)
+        yield Subject(plan, names, one, copies[-1], texts, setting, workload, shares, _bodies(plan, names, texts))
 
 
 def named_checkout(arguments: argparse.Namespace) -> Checkout:
@@ -150,13 +156,13 @@ def named_checkout(arguments: argparse.Namespace) -> Checkout:
 
 
 @contextlib.contextmanager
-def alone(place: Checkout, arguments: argparse.Namespace) -> Iterator[tuple[Arm, Setting, Workload]]:
+def alone(place: Checkout, arguments: argparse.Namespace) -> Iterator[Ready]:
     """One arm of a checkout, with nothing changed, and its workload."""
     extras.need("platformdirs", "psutil", "rich", "scipy")
     own = {place.file: files.read(place.path()) or b""}
     setting = _setting(arguments, place, own, {}, {MAIN: place.file})
     with interrupt.stoppable(), arms.copies(place.root, own) as (arm,):
-        yield arm, setting, _workload(setting, arm)
+        yield Ready(arm, setting, _workload(setting, arm))
 
 
 def _workload(setting: Setting, arm: Arm) -> Workload:
@@ -256,9 +262,8 @@ def _setting(
         raise ApplyOptError(
             f"the target {target.name} has no workload, so that nothing can be run", f"write {workload}"
         )
-    meant = (
-        options if given else {"file": place.file, "parts": own["parts"]}
-    )  # where it was typed matters to relative paths only
+    # where it was typed matters to relative paths only
+    meant = options if given else {key: value for key, value in own.items() if key != "here"}
     unchanged = {path: sha256(data) for path, data in before.items()}
     rests_on = [
         meant,

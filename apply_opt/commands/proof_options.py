@@ -39,17 +39,19 @@ def add_target_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", nargs="?", help="what the checkout is of (default: recognised)")
 
 
-def add_effort_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say how long to measure."""
+def add_effort_arguments(parser: argparse.ArgumentParser, block: str = "blocks of 4 processes") -> None:
+    """The options that say how long to measure; ``block`` says what a block is."""
     group = parser.add_argument_group("how long is measured")
     preset = group.add_mutually_exclusive_group()
-    preset.add_argument("--quick", action="store_true", help=f"{QUICK.blocks} blocks of 4 processes: a first look")
-    preset.add_argument("--rigorous", action="store_true", help=f"{RIGOROUS.blocks} blocks, longer processes")
+    preset.add_argument("--quick", action="store_true", help=f"{QUICK.blocks} {block}: a first look")
+    preset.add_argument(
+        "--rigorous", action="store_true", help=f"{RIGOROUS.blocks} {block.split()[0]}, longer processes"
+    )
     group.add_argument(
         "--blocks",
         type=above(LEAST_BLOCKS - 1, int),
         metavar="N",
-        help="blocks of 4 processes, in place of the preset's",
+        help=f"{block}, in place of the preset's",
     )
     group.add_argument("--seed", type=int, help="of the order of the samples (default: another one each time)")
 

@@ -12,7 +12,7 @@ import functools
 import math
 import random
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 BEFORE, AFTER = "before", "after"
@@ -131,22 +131,24 @@ def noise_floor(same: Sequence[Block], blocks: int, level: float = LEVEL) -> flo
     return _quantile(len(same), level) * deviation / math.sqrt(blocks)
 
 
-def against(rounds: Sequence[Mapping[str, float]], control: Sequence[str], level: float = LEVEL) -> dict[str, Verdict]:
-    """How many times as fast each program is as that under the names in ``control``, which is the same one every time.
+def against(
+    rounds: Sequence[Mapping[str, float]], control: Sequence[str], level: float = LEVEL, names: Collection[str] = ()
+) -> dict[str, Verdict]:
+    """How many times as fast each of ``names`` is as the program under the names in ``control``, which is the same one every time.
 
     A round has the seconds of all programs, each run once, in random order: a randomised complete block design (R. A. Fisher,
     "The Design of Experiments", 1935). What a round and a program do to the logarithm is taken out; what is left is the noise of
-    all programs together, known well from a few rounds already. ``level`` holds for all intervals together (C. E. Bonferroni,
-    1936). A program may be noisier than the others: its interval is never narrower than Student's t over its own ratios at
-    ``level`` gives. Raises :class:`ValueError` where there is one round only.
+    all programs together, known well from a few rounds already. Without ``names`` all others are held against it. ``level`` holds
+    for all intervals together (C. E. Bonferroni, 1936). A program may be noisier than the others: its interval is never narrower
+    than Student's t over its own ratios at ``level`` gives. Raises :class:`ValueError` where there is one round only.
     """
     if len(rounds) < 2:
         raise ValueError("an interval needs at least two rounds")
-    names = list(rounds[0])
-    others = [name for name in names if name not in control]
-    logs = [{name: math.log(found[name]) for name in names} for found in rounds]
+    programs = list(rounds[0])
+    others = [name for name in programs if name not in control and (name in names or not names)]
+    logs = [{name: math.log(found[name]) for name in programs} for found in rounds]
     gains = {name: [statistics.fmean(one[c] for c in control) - one[name] for one in logs] for name in others}
-    quantile = _quantile((len(rounds) - 1) * (len(names) - 1), 1 - (1 - level) / max(1, len(others)))
+    quantile = _quantile((len(rounds) - 1) * (len(programs) - 1), 1 - (1 - level) / max(1, len(others)))
     pooled = quantile * _noise(logs) * math.sqrt((1 + 1 / len(control)) / len(rounds))
     return {name: _verdict(statistics.fmean(own), max(pooled, _half_width(own, level))) for name, own in gains.items()}
 

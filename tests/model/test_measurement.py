@@ -198,6 +198,14 @@ class TestAgainst:
         assert {name: verdict.word for name, verdict in found.items()} == {"x": FASTER, "y": SLOWER, "z": NO_DIFFERENCE}
         assert found["x"].speedup.estimate == pytest.approx(2) and found["y"].speedup.high == pytest.approx(0.5)
 
+    def test_some_of_the_programs(self) -> None:
+        """Fewer intervals hold together at a level with less room; the noise is known from all programs, as before."""
+        rounds = self.rounds(0, 6)
+        every, some = against(rounds, ["a"]), against(rounds, ["a"], names=["fast"])
+        assert set(every) == {*self.NAMES} - {"a"} and set(some) == {"fast"}
+        assert some["fast"].speedup.estimate == every["fast"].speedup.estimate
+        assert 1 < some["fast"].noise < every["fast"].noise
+
     def test_what_cannot_be_told(self) -> None:
         noisy = [{"o": 1.0, "x": 1.3, "y": 0.7}, {"o": 1.0, "x": 0.7, "y": 1.3}]
         assert {verdict.word for verdict in against(noisy, ["o"]).values()} == {INCONCLUSIVE}
