@@ -1,8 +1,9 @@
 """The form of a function, whatever its variables and messages are called: to recognise code that is computed in another way elsewhere.
 
 Two functions of one form do the same with every input for which neither raises. What is left out: docstrings, annotations, names of
-variables, messages of exceptions, what only turns one exception into another, checks that only raise for what is no number or empty,
-and values that nobody reads.
+variables, messages of exceptions, what only turns one exception into another, checks that only raise for what is no number, empty or a
+single number, and other values for what is empty; values that nobody reads, contexts without gradients. What can be said in several
+ways is said in one (:mod:`_spellings`); a variable that is read once is what it stands for, and steps are put together.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import ast
 import copy
 import hashlib
+import itertools
+import re
 from collections.abc import Collection, Sequence
 from typing import TypeGuard
 
 from apply_opt.model.source import Function, callee
+
+from ._spellings import Spelling, is_without_gradients
 
 SIZES = (
     ("numel", ast.Eq, "0"),
@@ -21,7 +26,29 @@ SIZES = (
     ("dim", ast.NotEq, "3"),
     ("len", ast.NotEq, "self.level + 1"),
 )
+SINGLE = re.compile(r"\w+\.shape\[-1\] < 2")
+EMPTY, FULL = re.compile(r"\w+\.numel\(\) == 0"), re.compile(r"0 < \w+\.numel\(\)")
+OPPOSITE = {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
 BLOCKS = ("body", "orelse", "finalbody")
+CHANGING = (
+    "append",
+    "extend",
+    "insert",
+    "update",
+    "add",
+    "pop",
+    "popitem",
+    "setdefault",
+    "clear",
+    "remove",
+    "discard",
+    "sort",
+    "reverse",
+)
+"""Methods that change a list, a dictionary or a set."""
+
+
+ITERATORS = ("iter", "next", "zip", "map", "filter", "reversed", "enumerate")
 
 
 def form(function: Function) -> str:
@@ -31,11 +58,28 @@ def form(function: Function) -> str:
     for argument in ast.walk(made.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    made = _Plain().visit(made)
-    while _drop_unread(made):
+    made = _Plain().visit(_OwnVariables().visit(Spelling().visit(made)))
+    while any(step(made) for step in (_drop_unread, _put_in, _follow, _choose, _comprehend)):
         pass
     _rename(made)
     return hashlib.sha256(ast.unparse(made).encode()).hexdigest()[:16]
+
+
+class _OwnVariables(ast.NodeTransformer):
+    """Gives the variables of comprehensions names of their own."""
+
+    def __init__(self) -> None:
+        self.number = itertools.count()
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            number = next(self.number)
+            own = {n.id for part in node.generators for n in ast.walk(part.target) if isinstance(n, ast.Name)}
+            outside = {id(n) for n in ast.walk(node.generators[0].iter)}
+            for name in (n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in own and id(n) not in outside):
+                name.id = f"{name.id} {number}"
+        return node
 
 
 class _Plain(ast.NodeTransformer):
@@ -52,13 +96,39 @@ class _Plain(ast.NodeTransformer):
             return node
         return ast.copy_location(ast.Assign([node.target], node.value), node)
 
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt | list[ast.stmt]:
+        """``a = x`` and ``b = y`` for ``a, b = x, y``, where that is the same."""
+        self.generic_visit(node)
+        target, value = node.targets[0], node.value
+        if len(node.targets) > 1 or not isinstance(target, ast.Tuple) or not isinstance(value, ast.Tuple):
+            return node
+        names = [part.id for part in target.elts if isinstance(part, ast.Name)]
+        if len(names) != len(value.elts) or len(names) != len(target.elts) or {*names} & _names(value):
+            return node
+        return [ast.copy_location(ast.Assign([t], v), node) for t, v in zip(target.elts, value.elts)]
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.expr:
+        """The value for what is not empty."""
+        self.generic_visit(node)
+        return _not_empty(node) or node
+
     def visit_Raise(self, node: ast.Raise) -> ast.Raise:
         kind = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         return ast.copy_location(ast.Raise(kind, None), node)
 
-    def visit_If(self, node: ast.If) -> ast.stmt | None:
+    def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt] | None:
         self.generic_visit(node)
+        text = ast.unparse(node.test)
+        if EMPTY.fullmatch(text) or FULL.fullmatch(text):
+            return node.orelse if EMPTY.fullmatch(text) else node.body
         return None if _only_raises(node.body) and not node.orelse and _is_check(node.test) else node
+
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt | None:
+        return None if _is_check(_negated(node.test)) else node
+
+    def visit_With(self, node: ast.With) -> ast.stmt | list[ast.stmt]:
+        self.generic_visit(node)
+        return node.body if is_without_gradients(node) else node
 
     def visit_Try(self, node: ast.Try) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
@@ -90,21 +160,45 @@ def _only_raises(body: Sequence[ast.stmt]) -> bool:
     return len(body) == 1 and isinstance(body[0], ast.Raise)
 
 
+def _negated(test: ast.expr) -> ast.expr:
+    """What is true where ``test`` is not, for what checks are made of."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return test.operand
+    if isinstance(test, ast.BoolOp):
+        other = ast.Or() if isinstance(test.op, ast.And) else ast.And()
+        return ast.BoolOp(other, [_negated(value) for value in test.values])
+    if isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in OPPOSITE:
+        return ast.Compare(test.left, [OPPOSITE[type(test.ops[0])]()], test.comparators)
+    return ast.UnaryOp(ast.Not(), test)
+
+
 def _is_check(test: ast.expr) -> bool:
     """Whether that is true only of what has NaN or infinity in it, is empty, no tensor, or has another number of dimensions."""
     if isinstance(test, ast.BoolOp):
         counted = {ast.unparse(n.args[0]) for n in ast.walk(test) if _is_call(n, "len")}
         return all(_is_empty(value, counted) or _is_check(value) for value in test.values)
     if isinstance(test, ast.UnaryOp):
-        return _is_call(test.operand, "is_tensor")
-    if _is_call(test, "any"):
+        return _is_call(test.operand, "is_tensor") or (_is_call(test.operand, "all") and _is_finite(test.operand))
+    if _is_call(test, "any") or _is_call(test, "bool") or _is_call(test, "item"):
         return _is_check(_asked(test))
     if isinstance(test, ast.Call):
         return callee(test) in ("isnan", "isinf") and isinstance(_asked(test), ast.Name)
     if isinstance(test, ast.Compare) and isinstance(test.left, ast.Call) and len(test.ops) == 1:
         asked = callee(test.left), type(test.ops[0]), ast.unparse(test.comparators[0])
         return asked in SIZES and isinstance(_asked(test.left), ast.Name)
-    return False
+    return bool(SINGLE.fullmatch(ast.unparse(test)))
+
+
+def _not_empty(choice: ast.IfExp) -> ast.expr | None:
+    """What it is for a tensor with something in it, where it asks for that."""
+    text = ast.unparse(choice.test)
+    return choice.orelse if EMPTY.fullmatch(text) else choice.body if FULL.fullmatch(text) else None
+
+
+def _is_finite(every: ast.Call) -> bool:
+    """``torch.isfinite(x)`` in ``torch.isfinite(x).all()``."""
+    asked = _asked(every)
+    return isinstance(asked, ast.Call) and callee(asked) == "isfinite" and isinstance(_asked(asked), ast.Name)
 
 
 def _is_call(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
@@ -124,16 +218,20 @@ def _asked(call: ast.Call) -> ast.expr:
     return call.args[0] if call.args else getattr(call.func, "value", call)
 
 
+def _blocks(function: ast.AST) -> list[list[ast.stmt]]:
+    """Every list of statements in ``function``, the outermost first."""
+    found = [getattr(node, name, None) for node in ast.walk(function) for name in BLOCKS]
+    return [block for block in found if isinstance(block, list)]
+
+
 def _drop_unread(function: ast.AST) -> bool:
     """Take out assignments of plain attributes to variables that nobody reads; whether there were any."""
     read = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     dropped = False
-    for node in ast.walk(function):
-        for block in (getattr(node, name, None) for name in BLOCKS):
-            unread = [s for s in block if _is_unread(s, read)] if isinstance(block, list) else []
-            for statement in unread:
-                block.remove(statement)  # type: ignore[union-attr]
-                dropped = True
+    for block in _blocks(function):
+        for statement in [s for s in block if _is_unread(s, read)]:
+            block.remove(statement)
+            dropped = True
     return dropped
 
 
@@ -145,6 +243,133 @@ def _is_unread(statement: ast.stmt, read: set[str]) -> bool:
         isinstance(n, (ast.Call, ast.NamedExpr, ast.Subscript)) for n in ast.walk(statement.value)
     )
     return isinstance(target, ast.Name) and target.id not in read and is_plain
+
+
+def _put_in(function: ast.AST) -> bool:
+    """Have one variable's value where it is read, if that is once, later in its block, and the same there; whether there was one.
+
+    Nothing in these functions has an effect but on their own variables; where one may, nothing is moved.
+    """
+    names = [n for n in ast.walk(function) if isinstance(n, ast.Name)]
+    if any(map(_has_effect, ast.walk(function))):
+        return False
+    for block in _blocks(function):
+        for number, statement in enumerate(block):
+            name = _only_name(statement)
+            own = [n for n in names if n.id == name]
+            if not name or len(own) != 2:
+                continue
+            read = next((n for n in own if isinstance(n.ctx, ast.Load)), None)
+            later = [n for n, other in enumerate(block) if n > number and any(node is read for node in ast.walk(other))]
+            value = statement.value  # type: ignore[attr-defined]
+            if read and later and _may_move(value) and not _names(value) & _changed(block[number + 1 : later[0] + 1]):
+                _Instead(read, value).visit(block[later[0]])
+                block.remove(statement)
+                return True
+    return False
+
+
+def _follow(function: ast.AST) -> bool:
+    """Have ``x = f(g(y))`` in the place of ``x = g(y)`` and ``x = f(x)`` below it; whether there was one."""
+    for block in _blocks(function):
+        for first, second in itertools.pairwise(block):
+            name = _only_name(first)
+            if name and name == _only_name(second):
+                reads = [
+                    n
+                    for n in ast.walk(second)
+                    if isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load)
+                ]
+                if len(reads) == 1 and _may_move(first.value) and not any(map(_has_effect, ast.walk(first))):  # type: ignore[attr-defined]
+                    _Instead(reads[0], first.value).visit(second)  # type: ignore[attr-defined]
+                    block.remove(first)
+                    return True
+    return False
+
+
+def _choose(function: ast.AST) -> bool:
+    """Have ``x = a if test else b`` in the place of two branches that do nothing else; whether there was one."""
+    for block in _blocks(function):
+        for number, statement in enumerate(block):
+            if isinstance(statement, ast.If) and len(statement.body) == len(statement.orelse) == 1:
+                name = _only_name(statement.body[0])
+                if name and name == _only_name(statement.orelse[0]):
+                    (yes,), (no,) = statement.body, statement.orelse
+                    made = ast.IfExp(statement.test, yes.value, no.value)  # type: ignore[attr-defined]
+                    target = ast.Name(name, ast.Store())
+                    block[number] = ast.copy_location(ast.Assign([target], _not_empty(made) or made), statement)
+                    return True
+    return False
+
+
+def _only_name(statement: ast.stmt) -> str:
+    """The variable of ``name = value``."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
+        return statement.targets[0].id
+    return ""
+
+
+def _has_effect(node: ast.AST) -> bool:
+    """Whether more may happen there than that a variable of the function's gets a value, or a list of its own an entry."""
+    if isinstance(node, (ast.Attribute, ast.Subscript)):
+        is_in_place = isinstance(node, ast.Attribute) and node.attr.endswith("_") and not node.attr.endswith("__")
+        return is_in_place or not isinstance(node.ctx, ast.Load)
+    if isinstance(node, ast.Call) and callee(node) in CHANGING:
+        return not (isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name))
+    hidden = (ast.AugAssign, ast.NamedExpr, ast.Lambda, ast.Global, ast.Nonlocal, ast.Delete, ast.While, ast.Match)
+    return isinstance(node, (*hidden, ast.Yield, ast.YieldFrom, ast.Await))
+
+
+def _may_move(value: ast.expr) -> bool:
+    """Whether it is the same later, and however often it is asked for: no iterator, and nothing that changes a list."""
+    calls = [callee(n) for n in ast.walk(value) if isinstance(n, ast.Call)]
+    return not isinstance(value, ast.GeneratorExp) and not {*calls} & {*CHANGING, *ITERATORS}
+
+
+def _names(value: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+
+
+def _changed(statements: Sequence[ast.stmt]) -> set[str]:
+    """The variables that get another value there, and the lists that change."""
+    nodes = [node for statement in statements for node in ast.walk(statement)]
+    stored = {n.id for n in nodes if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)}
+    calls = [n.func for n in nodes if isinstance(n, ast.Call) and callee(n) in CHANGING]
+    return stored | {name for call in calls for name in _names(call)}
+
+
+class _Instead(ast.NodeTransformer):
+    """``value`` in the place of ``read``."""
+
+    def __init__(self, read: ast.Name, value: ast.expr) -> None:
+        self.read, self.value = read, value
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.value if node is self.read else node
+
+
+def _comprehend(function: ast.AST) -> bool:
+    """Have a list that a loop does nothing but fill made in one expression; whether there was one."""
+    for block in _blocks(function):
+        for made, loop in itertools.pairwise(block):
+            name, value = _only_name(made), _filled(loop)
+            is_empty = isinstance(made, ast.Assign) and ast.unparse(made.value) == "[]"
+            if name and is_empty and value and ast.unparse(value[0]) == name and name not in _names(value[1]):
+                made.value = value[1]  # type: ignore[attr-defined]
+                block.remove(loop)
+                return True
+    return False
+
+
+def _filled(loop: ast.stmt) -> tuple[ast.expr, ast.ListComp] | None:
+    """Of a loop that does nothing but append to it: the list, and what it gets."""
+    if not isinstance(loop, ast.For) or loop.orelse or len(loop.body) != 1:
+        return None
+    call = loop.body[0].value if isinstance(loop.body[0], ast.Expr) else None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.func.attr != "append":
+        return None
+    part = ast.comprehension(loop.target, loop.iter, [], 0)
+    return (call.func.value, ast.ListComp(call.args[0], [part])) if len(call.args) == 1 else None
 
 
 def _rename(function: ast.AST) -> None:

@@ -94,7 +94,7 @@ def is_taken(source: Source, name: str) -> bool:
 def refuse_compiled(source: Source, *functions: Function) -> None:
     """Raise :class:`Conflict` where one of ``functions``, or a model, may be compiled, or reads its variables by their names."""
     for function in functions:
-        if function.decorator_list:
+        if any(ast.unparse(decorator) != "torch.no_grad()" for decorator in function.decorator_list):
             raise Conflict(f"{source.name}:{function.lineno}: {function.name} is decorated: it may be compiled")
         for node in (n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)):
             if callee(node) in ("locals", "vars", "eval", "exec"):

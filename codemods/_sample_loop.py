@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+from typing import Optional
 
 from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Source
+
+from ._scopes import targets_of
+from ._spellings import is_without_gradients
 
 WRITER = "build_prompt_text"
 """The generator's method that writes a prompt."""
@@ -18,10 +22,16 @@ def stores(scope: ast.AST, name: str) -> list[ast.Name]:
     return [n for n in names if not isinstance(n.ctx, ast.Load)]
 
 
-def given_once(loop: ast.For, name: str) -> list[ast.Assign]:
-    """The assignments of ``loop``'s own to a variable: one, or none where it gets a value anywhere else in it, too."""
-    found = [s for s in loop.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name]
-    return found if len(found) == len(stores(loop, name)) == 1 else []
+def own_statements(loop: ast.For) -> list[ast.stmt]:
+    """The statements of ``loop`` that run each time it does, in order: also those without gradients."""
+    return [s for statement in loop.body for s in (statement.body if is_without_gradients(statement) else [statement])]  # type: ignore[attr-defined]
+
+
+def given_once(loop: ast.For, name: str) -> Optional[ast.expr]:
+    """What the variable gets in one of :func:`own_statements`; nothing, where it gets a value anywhere else in ``loop``, too."""
+    own = [s for s in own_statements(loop) if isinstance(s, (ast.Assign, ast.AnnAssign))]
+    found = [s.value for s in own if ast.unparse(targets_of(s)[0]) == name]
+    return found[0] if len(found) == len(stores(loop, name)) == 1 else None
 
 
 def check_plain(source: Source, loop: ast.For) -> None:

@@ -10,7 +10,7 @@ from apply_opt.model.source import Edit, Source
 
 from ._lines import respelled
 from ._sample_loop import WRITER
-from ._scopes import calls
+from ._scopes import calls, targets_of
 
 SITE = "generator"
 
@@ -40,12 +40,16 @@ def given(source: Source, keyword: str, text: str) -> Edit:
 def _made(source: Source) -> ast.Call:
     writers = [call.func.value for call in calls(source, WRITER) if isinstance(call.func, ast.Attribute)]
     names = {ast.unparse(writer) for writer in writers if isinstance(writer, ast.Attribute)}
-    statements = [n for n in source.nodes(*(name.rpartition(".")[2] for name in names)) if isinstance(n, ast.Assign)]
+    statements = [
+        n
+        for n in source.nodes(*(name.rpartition(".")[2] for name in names))
+        if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value
+    ]
     found = [
         node
         for statement in statements
-        if ast.unparse(statement.targets[0]) in names
-        for node in ast.walk(statement.value)
+        if ast.unparse(targets_of(statement)[0]) in names
+        for node in ast.walk(statement)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
         and not any(k.arg is None for k in node.keywords)

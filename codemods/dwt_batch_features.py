@@ -26,14 +26,15 @@ from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
 from ._helpers import check_imported, helpers, insert_above, is_rebound, refuse_taken, reindent
 from ._lines import below, is_alone
 from ._scopes import calls, methods
+from ._spellings import WITHOUT_GRADIENTS
 from ._wavelet_decomposition import as_it_was
 
 SITE = "generator"
 FORMS = {
-    "forward": ("1c7f1cf02648e237", "7efe6bcb16874c43"),
-    "_extract_frequency_features": ("ccb8180d708694ed", "196540675774f9bc"),
-    "_extract_trend_features": ("a8c7e3b4ca56a6f0", "38358539903bf7d4"),
-    "_extract_quality_features": ("49985b4601b9a3f8", "64ac7ebf13febf5e"),
+    "forward": ("365a42efb657aed6", "e8a24e3e88e79d60"),
+    "_extract_frequency_features": ("f5c7c682ba69d4c8", "3145493352bc4de5"),
+    "_extract_trend_features": ("7fb64ceb4d04b964", "8188d9359ad6683a"),
+    "_extract_quality_features": ("d74b087460c21d7f", "79626ab8aba9b62a"),
 }
 """The forms of the methods that are written down once more, one for each way in which generators are known to say it."""
 WORDS = (
@@ -59,7 +60,6 @@ NUMBERS = (
 MODES = ("reflect", "zero", "constant", "periodic", "symmetric")
 MODULES = ("torch", "nn", "np", "ptwt")
 BUILTINS = ("sum", "len", "max", "min", "int", "float", "isinstance", "RuntimeError")
-HARMLESS = ("torch.no_grad()", "torch.inference_mode()")
 SETTING = re.compile(r"self\.\w+ == '\w+'")
 CHANGING = ("append", "extend", "insert", "update", "add", "pop", "popitem", "setdefault", "clear", "remove", "discard")
 PURE = [
@@ -177,7 +177,7 @@ def _check(source: Source, found: Generator) -> None:
     """Raise where the method would not give what ``forward`` does."""
     own = [m for m in methods(found.cls) if m.name in (*FORMS, *WORDS)]
     for function in own:
-        if any(ast.unparse(d) not in HARMLESS for d in function.decorator_list):
+        if any(ast.unparse(d) not in WITHOUT_GRADIENTS for d in function.decorator_list):
             raise Conflict(
                 f"{source.name}:{function.lineno}: {function.name} is decorated: what it gives cannot be told"
             )
@@ -252,6 +252,7 @@ def _check_class(source: Source, cls: ast.ClassDef) -> None:
         stored = isinstance(node, (ast.Attribute, ast.Name)) and not isinstance(node.ctx, ast.Load)
         name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
         is_patched = isinstance(node, ast.Call) and callee(node) in ("setattr", "compile", "delattr")
+        is_patched = is_patched and ast.unparse(node.func) != "re.compile"  # type: ignore[attr-defined]
         if (stored and name in seen) or is_patched:
             raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: a method of {cls.name} may be another one")
     if [s.name for s in source.tree.body if isinstance(s, ast.ClassDef)].count(cls.name) > 1:

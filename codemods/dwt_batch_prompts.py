@@ -15,10 +15,11 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee
 
+from ._counting import Counting, counting
 from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line, text_of
 from ._products import in_loop, writes
-from ._sample_loop import WRITER, check_plain, given_once, stores
+from ._sample_loop import WRITER, check_plain, given_once, own_statements, stores
 from ._scopes import calls, parameters_of, position, targets_of
 from .dwt_batch_features import NUMBERS
 
@@ -80,7 +81,7 @@ def _in_loop(source: Source, loop: ast.For) -> list[Asked]:
         ast.unparse(call.func.value) for call in calls(source, WRITER, loop) if isinstance(call.func, ast.Attribute)
     }
     found = []
-    for statement in loop.body:
+    for statement in own_statements(loop):
         call = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
         if (
             isinstance(call, ast.Call)
@@ -89,63 +90,49 @@ def _in_loop(source: Source, loop: ast.For) -> list[Asked]:
             and len(call.args) == 1
             and not call.keywords
         ):
-            number = _number(loop)
-            samples = _samples(source, loop, call.args[0], number) if number else None
-            if not samples:
+            counted = counting(source, loop)
+            samples = _samples(loop, counted, call.args[0]) if counted else ""
+            if not counted or not samples:
                 raise Ambiguous(
                     f"{source.name}:{call.lineno}: whether that asks about one sample of the batch cannot be told"
                 )
-            found.append(Asked(loop, call, number, samples))
+            found.append(Asked(loop, call, counted.number, samples))
     return found
 
 
-def _number(loop: ast.For) -> str:
-    """The variable that counts from 0: ``b`` of ``for b in range(B)``, or of ``for b, sample in enumerate(samples)``."""
-    among, target = loop.iter, loop.target
-    kind = among.func.id if isinstance(among, ast.Call) and isinstance(among.func, ast.Name) else ""
-    if not isinstance(among, ast.Call) or len(among.args) != 1 or among.keywords:
-        return ""
-    if kind == "enumerate" and isinstance(target, ast.Tuple) and len(target.elts) == 2:
-        target = target.elts[0]
-    return target.id if kind in ("range", "enumerate") and isinstance(target, ast.Name) else ""
-
-
-def _samples(source: Source, loop: ast.For, sample: ast.expr, number: str) -> str:
+def _samples(loop: ast.For, counted: Counting, sample: ast.expr) -> str:
     """The variable of which ``sample`` is one row, as a batch of one; nothing, where it is something else."""
     if isinstance(sample, ast.Name):
         given = given_once(loop, sample.id)
-        if not given or position(given[0]) > position(sample):
+        if not given or position(given) > position(sample):
             return ""
-        is_name = any(isinstance(n, ast.Name) and n.id == sample.id for n in ast.walk(given[0].value))
-        return "" if is_name else _samples(source, loop, given[0].value, number)
+        is_name = any(isinstance(n, ast.Name) and n.id == sample.id for n in ast.walk(given))
+        return "" if is_name else _samples(loop, counted, given)
     if isinstance(sample, ast.Call) and isinstance(sample.func, ast.Attribute) and not sample.keywords:
         name, arguments = sample.func.attr, [ast.unparse(a) for a in sample.args]
         if (name, arguments) == ("contiguous", []):
-            return _samples(source, loop, sample.func.value, number)
-        return _row(loop, sample.func.value, number) if (name, arguments) == ("unsqueeze", ["0"]) else ""
+            return _samples(loop, counted, sample.func.value)
+        return _row(loop, counted, sample.func.value) if (name, arguments) == ("unsqueeze", ["0"]) else ""
     if not isinstance(sample, ast.Subscript):
         return ""
     first, *rest = sample.slice.elts if isinstance(sample.slice, ast.Tuple) and sample.slice.elts else [sample.slice]
     if any(ast.unparse(other) != ":" for other in rest):
         return ""
     if isinstance(first, ast.Constant) and first.value is None:
-        return _row(loop, sample.value, number)
+        return _row(loop, counted, sample.value)
     is_one = isinstance(sample.value, ast.Name) and ast.unparse(first) in (
-        f"{number}:{number} + 1",
-        f"{number}:1 + {number}",
+        f"{counted.number}:{counted.number} + 1",
+        f"{counted.number}:1 + {counted.number}",
     )
     return ast.unparse(sample.value) if is_one else ""
 
 
-def _row(loop: ast.For, row: ast.expr, number: str) -> str:
+def _row(loop: ast.For, counted: Counting, row: ast.expr) -> str:
     """The variable of which ``row`` is ``samples[number]``, under whatever name."""
     if isinstance(row, ast.Subscript) and isinstance(row.value, ast.Name):
-        return row.value.id if ast.unparse(row.slice) == number else ""
-    among = loop.iter.args[0] if isinstance(loop.iter, ast.Call) else None
-    is_target = (
-        isinstance(loop.target, ast.Tuple) and isinstance(row, ast.Name) and ast.unparse(loop.target.elts[1]) == row.id
-    )
-    return among.id if is_target and isinstance(among, ast.Name) and len(stores(loop, ast.unparse(row))) == 1 else ""
+        return row.value.id if ast.unparse(row.slice) == counted.number else ""
+    is_item = isinstance(row, ast.Name) and row.id == counted.item and len(stores(loop, row.id)) == 1
+    return counted.among.id if is_item and isinstance(counted.among, ast.Name) else ""
 
 
 def _check(source: Source, found: Asked) -> None:
@@ -171,7 +158,8 @@ def _check(source: Source, found: Asked) -> None:
 def _check_uses(source: Source, found: Asked) -> None:
     """Raise where samples or generator may be used, or changed, by anything else in the loop, or the loop may not come to the call."""
     loop, at = found.loop, source.statement(found.call)
-    for statement in loop.body[: loop.body.index(at)]:
+    own = own_statements(loop)
+    for statement in own[: own.index(at)]:
         if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
             raise Ambiguous(f"{source.name}:{statement.lineno}: the generator may not be asked about every sample")
     check_plain(source, loop)

@@ -7,6 +7,7 @@ for the device for each of them. One copy ahead of the loop does instead.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
 
@@ -15,10 +16,11 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
+from ._counting import Counting, counting
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line
 from ._products import in_loop
-from ._sample_loop import WRITER, check_plain, given_once, stores
+from ._sample_loop import WRITER, check_plain, given_once, own_statements, stores
 from ._scopes import calls, position
 
 HELPER, SITE = "_of_samples", "statistics"
@@ -117,16 +119,13 @@ def _statistics(source: Source) -> Statistics:
 
 
 def _in_loop(source: Source, loop: ast.For) -> Optional[Statistics]:
-    number = loop.target.id if isinstance(loop.target, ast.Name) else ""
-    among = loop.iter
-    is_range = isinstance(among, ast.Call) and ast.unparse(among.func) == "range" and len(among.args) == 1
-    if not number or not is_range or not isinstance(among, ast.Call) or not isinstance(among.args[0], ast.Name):
+    counted = counting(source, loop)
+    if not counted:
         return None
-    sizes = _sizes(source, loop, among.args[0].id)
-    for rows in sizes:
-        reads = [read for node in _calls_in(loop) if (read := _read(loop, node, number, rows))]
+    for rows in _sizes(source, loop, counted):
+        reads = [read for node in _calls_in(loop) if (read := _read(loop, node, counted.number, rows))]
         if len(reads) > 1:
-            return Statistics(loop, number, rows, reads)
+            return Statistics(loop, counted.number, rows, reads)
     return None
 
 
@@ -137,16 +136,18 @@ def _calls_in(loop: ast.For) -> list[ast.Call]:
     return sorted(plain, key=position)
 
 
-def _sizes(source: Source, loop: ast.For, count: str) -> list[str]:
-    """The variables that get their values together with ``count``, from the shape of a tensor."""
+def _sizes(source: Source, loop: ast.For, counted: Counting) -> list[str]:
+    """The variables that get their values from the shape of a tensor, beside the number of samples that ``loop`` counts to."""
     function = source.function(loop)
+    text = ast.unparse(counted.stop) if counted.stop else ""
+    is_length = counted.among is not None or re.fullmatch(r"len\(\w+\)|\w+\.(shape\[0\]|size\(0\))", text)
     found = []
     for node in ast.walk(function) if function else ():
         target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         if isinstance(target, ast.Tuple) and isinstance(node, ast.Assign):
-            names = [ast.unparse(part) for part in target.elts]
+            first, *others = [ast.unparse(part) for part in target.elts]
             is_shape = ast.unparse(node.value).endswith((".shape", ".size()"))
-            found += [name for name in names if name != count] if is_shape and names[0] == count else []
+            found += others if is_shape and (is_length or first == text) else []
     return found
 
 
@@ -174,8 +175,8 @@ def _resolved(loop: ast.For, index: ast.expr) -> str:
         return f"{_resolved(loop, index.lower)}:{_resolved(loop, index.upper)}"
     if isinstance(index, ast.Name):
         given = given_once(loop, index.id)
-        if given and position(given[0]) < position(index):
-            return ast.unparse(given[0].value)
+        if given and position(given) < position(index):
+            return ast.unparse(given)
     return ast.unparse(index)
 
 
@@ -193,14 +194,15 @@ def _check(source: Source, found: Statistics) -> None:
         if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load) and id(node) not in reads:
             raise Ambiguous(f"{source.name}:{node.lineno}: {node.id} is used for something else in the loop, too")
     check_plain(source, loop)
-    last = max(loop.body.index(s) for s in loop.body if any(id(n) in reads for n in ast.walk(s)))
-    for statement in loop.body[:last]:
+    own = own_statements(loop)
+    last = max(own.index(s) for s in own if any(id(n) in reads for n in ast.walk(s)))
+    for statement in own[:last]:
         if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr, ast.AugAssign)):
             raise Ambiguous(f"{source.name}:{statement.lineno}: the loop may not come to every sample's numbers")
     changing = {found.number, found.rows, *names}
     for node in ast.walk(loop):
         is_store = isinstance(node, ast.Name) and node.id in changing and not isinstance(node.ctx, ast.Load)
-        if is_store and node is not loop.target:
+        if is_store and node not in ast.walk(loop.target):
             raise Ambiguous(f"{source.name}:{loop.lineno}: {ast.unparse(node)} changes in the loop")
         is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.endswith("_")
         is_item = (

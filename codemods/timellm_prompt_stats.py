@@ -16,6 +16,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee
 
+from ._counting import without_bar
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._lines import above, starts_line
 from ._products import in_loop
@@ -106,11 +107,12 @@ def _writes_text(loop: Loop) -> bool:
     )
 
 
-def _counters(loop: Loop) -> set[str]:
+def _counters(source: Source, loop: Loop) -> set[str]:
     """The variables that count the rows: those of a ``range``, and the first of an ``enumerate``."""
     pairs = [(loop.target, loop.iter)] if isinstance(loop, ast.For) else [(g.target, g.iter) for g in loop.generators]
     found = set()
-    for target, among in pairs:
+    for target, iterated in pairs:
+        among = without_bar(source, iterated)
         kind = among.func.id if isinstance(among, ast.Call) and isinstance(among.func, ast.Name) else ""
         if kind == "enumerate" and isinstance(target, ast.Tuple):
             target = target.elts[0]
@@ -124,15 +126,15 @@ def _read_rows(source: Source, loop: Loop) -> list[str]:
     """The variables of which a row is brought to the host, and those that are compared beside them."""
     brought: dict[str, None] = {}
     compared: dict[str, None] = {}
-    for name, node in sorted(_rows(loop), key=lambda pair: position(pair[1])):
+    for name, node in sorted(_rows(source, loop), key=lambda pair: position(pair[1])):
         kind = _kind(source, node)
         (brought if kind in READS else compared if kind else {})[name.id] = None
     return [*brought, *(name for name in compared if name not in brought)] if brought else []
 
 
-def _rows(loop: Loop) -> Iterator[tuple[ast.Name, ast.Subscript]]:
+def _rows(source: Source, loop: Loop) -> Iterator[tuple[ast.Name, ast.Subscript]]:
     """``name[b]`` and ``name[b, 0]`` for a variable that counts the rows."""
-    counters = _counters(loop)
+    counters = _counters(source, loop)
     for node in ast.walk(loop):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
             first, *rest = node.slice.elts if isinstance(node.slice, ast.Tuple) and node.slice.elts else [node.slice]
@@ -179,7 +181,7 @@ def _check(source: Source, rows: Rows) -> None:
     inside = set(map(id, ast.walk(loop)))
     for name in rows.names:
         own = [n for n in ast.walk(function) if isinstance(n, ast.Name) and n.id == name]
-        good = {id(n) for n, row in _rows(loop) if n.id == name and _kind(source, row)}
+        good = {id(n) for n, row in _rows(source, loop) if n.id == name and _kind(source, row)}
         bad = [n for n in own if id(n) in inside and id(n) not in good]
         later = [n for n in own if position(n) >= end and isinstance(n.ctx, ast.Load)]
         if bad or later:

@@ -178,7 +178,7 @@ def _parse(text: str, name: str) -> ast.Module:
     except (SyntaxError, ValueError) as error:
         where = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise Refused(
-            f"{name}{where} is not valid Python for this interpreter: {error}",
+            f"{name}{where} is not valid Python for this interpreter: {getattr(error, 'msg', error)}",
             f"mend it first; `python -m py_compile {name}` shows the place "
             "(code for a newer Python needs apply-opt run by that Python)",
         ) from error

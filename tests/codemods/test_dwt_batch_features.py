@@ -44,6 +44,35 @@ def test_what_is_added() -> None:
 CHECK = """        if torch.isnan(x_enc).any() or torch.isinf(x_enc).any():
             raise ValueError("the sample has NaN or infinity in it")
 """
+DIMENSIONS = """        if x_enc.dim() != 3:
+            raise ValueError(f"(B, N, T) is needed, not {tuple(x_enc.shape)}")
+"""
+EXCEPT = """        except Exception as error:
+            raise RuntimeError(f"no decomposition into {self.level} levels of {self.wavelet}: {error}") from error
+"""
+STEPS = """changes = c[..., 1:] - c[..., :-1]
+            if changes.numel() == 0:
+                change = 0.0
+            else:
+                change = changes.mean().item()
+            trends.append(change)"""
+LOOP = """energies = []
+        for c in coeffs:
+            energy = torch.square(c).sum(axis=-1)
+            if torch.isnan(energy).any():
+                raise ValueError("no numbers")
+            energies.append(energy)"""
+NOT_EMPTY = """stds = []
+        for c in coeffs:
+            if c.numel() == 0:
+                s = 0.0
+            else:
+                s = torch.std(c).item()
+            s = max(0.0, s)
+            stds.append(s)"""
+HALF = """        whole = energy_ratio
+        energy_ratio = energy_ratio / 2
+        safe = torch.clamp(whole"""
 UNREAD = "        device = x_enc.device\n        kind: object = x_enc.dtype\n"
 SAME: dict[str, list[tuple[str, str]]] = {
     "another class": [("DWTPromptGenerator", "WaveletPrompter")],
@@ -69,6 +98,45 @@ SAME: dict[str, list[tuple[str, str]]] = {
         ("for c in coeffs:\n            if c.shape", "for k, c in enumerate(coeffs):\n            if c.shape"),
         ('f"a band of {c.shape[-1]} has no trend"', 'f"band {k} has no trend"'),
     ],
+    "asserted": [
+        (CHECK, "        assert not torch.isnan(x_enc).any() and torch.isfinite(x_enc).all(), 'numbers'\n"),
+        (DIMENSIONS, "        assert x_enc.dim() == 3\n"),
+    ],
+    "another way to ask": [
+        ("not torch.is_tensor(x_enc)", "not isinstance(x_enc, torch.Tensor)"),
+        ("x_enc.dim() != 3", "x_enc.ndim != 3"),
+        ("2**self.level > T", "T < 2**self.level"),
+        ("torch.isnan(x_enc).any()", "bool(x_enc.isnan().any())"),
+    ],
+    "options by name": [
+        ('self.wavelet, level=self.level, mode="reflect"', "mode='reflect', level=self.level, wavelet=self.wavelet")
+    ],
+    "without gradients": [
+        ("        try:\n            bands = ", "        with torch.no_grad():\n            bands = "),
+        (EXCEPT, ""),
+    ],
+    "steps": [
+        ("x_enc.reshape(B * N, 1, T).float()", "rows"),
+        ("        try:\n", "        rows = x_enc.reshape(B * N, 1, T)\n        rows = rows.float()\n        try:\n"),
+        ("trends.append((c[..., 1:] - c[..., :-1]).mean().item())", STEPS),
+    ],
+    "methods": [
+        ("torch.sum(c**2, dim=-1)", "c.pow(2).sum(-1)"),
+        ("total.clamp(min=1e-10)", "torch.clamp_min(total, 1e-10)"),
+        ("(c[..., 1:] - c[..., :-1]).mean()", "torch.mean(c[..., 1:] - c[..., :-1])"),
+        ("torch.std(c)", "c.detach().std()"),
+        ("energy_ratio.mean(dim=1)", "energy_ratio.mean(axis=1)"),
+        ("torch.ones(len(coeffs), len(total),", "torch.ones(len(coeffs), total.size(0),"),
+    ],
+    "a loop": [("energies = [torch.sum(c**2, dim=-1) for c in coeffs]", LOOP)],
+    "branches": [
+        (
+            "        consistency = same if trends_sign[0] != 0 else 0.5\n",
+            "        if trends_sign[0] != 0:\n            consistency = same\n        else:\n            consistency = 0.5\n",
+        )
+    ],
+    "of what is not empty": [("stds = [max(0.0, torch.std(c).item()) for c in coeffs]", NOT_EMPTY)],
+    "a regular expression": [("class DWT", "import re\n\nNAME = re.compile('db[0-9]+')\n\n\nclass DWT")],
     "more methods": [("    def _calculate", "    def reset(self):\n        return self.level\n\n    def _calculate")],
     "tabs": [("    ", "\t")],
     "other line endings": [("\n", "\r\n")],
@@ -99,6 +167,14 @@ OTHER = {
     "another mean": (("torch.clamp(energy_entropy, min=0).mean()", "torch.clamp(energy_entropy, min=0).median()"), "frequency"),
     "another protection": (("torch.clamp(energy_ratio, min=1e-10)", "torch.clamp(energy_ratio, min=1e-8)"), "frequency"),
     "the loudest variable": (("energy_ratio[dominant_band].mean().item()", "energy_ratio[dominant_band].max().item()"), "frequency"),
+    "the mean of energies": (("torch.sum(c**2, dim=-1)", "torch.mean(c**2, dim=-1)"), "frequency"),
+    "over another dimension": (("torch.sum(c**2, dim=-1)", "torch.sum(c**2, dim=0)"), "frequency"),
+    "cubes": (("torch.sum(c**2, dim=-1)", "torch.sum(c.pow(3), dim=-1)"), "frequency"),
+    "a value that changes in between": (("        safe = torch.clamp(energy_ratio", HALF), "frequency"),
+    "in place": (("        safe =", "        energy_ratio.mul_(2)\n        safe ="), "frequency"),
+    "other values of some": (("energy_ratio[dominant_band]", "(total if len(total) == 1 else energy_ratio[dominant_band])"), "frequency"),
+    "a list with more": (("        trends_sign =", "        trends.append(0.0)\n        trends_sign ="), "trend"),
+    "an assertion": (("        signal_std, noise", "        assert stds[0] < 9\n        signal_std, noise"), "quality"),
     "the whole change": (("(c[..., 1:] - c[..., :-1]).mean().item()", "(c[..., 1:] - c[..., :-1]).sum().item()"), "trend"),
     "another consistency": (("else 0.5", "else 0.0"), "trend"),
     "another deviation": (("torch.std(c).item()", "torch.std(c, unbiased=False).item()"), "quality"),

@@ -50,6 +50,19 @@ FORKS = [
         replaced(BODY, ("for b in range(B)", "for b, one in enumerate(x)"), ("x[b:b+1, :, :]", "one.unsqueeze(0)")),
         ASKED,
     ),
+    (replaced(BODY, ("range(B)", "range(0, B)")), ASKED),
+    (replaced(BODY, ("range(B)", "range(0, x.shape[0], 1)")), ASKED),
+    (
+        replaced(
+            BODY,
+            (
+                "    sample = x[b:b+1, :, :]\n",
+                "    with torch.no_grad():\n        sample: torch.Tensor = x[b:b+1, :, :]\n",
+            ),
+            ("    features = self", "        features = self"),
+        ),
+        ASKED,
+    ),
     (replaced(BODY, ("    prompts.append(text)", "    prompts += [text] * N\n    # all variables")), ASKED),
     (replaced(BODY, ("    text =", "    print(features)\n    text =")), ASKED),
     (replaced(BODY, ("    text =", "    seen = {}\n    seen[b] = features\n    text =")), ASKED),
@@ -91,6 +104,22 @@ def test_lands_on_a_parameter_and_in_a_function() -> None:
     outcome = plan(NAME, text)
     assert outcome.kind == PLANNED, outcome.message
     assert outcome.after.decode().startswith(HELPER.strip("\n"))
+
+
+@pytest.mark.parametrize("loop", ["for b in tqdm(range(B)):", "for b, sample in enumerate(tqdm(x, leave=False)):"])
+def test_lands_with_a_progress_bar(loop: str) -> None:
+    body = replaced(BODY, ("@", ""), ("for b in range(B):", loop))
+    if "sample" in loop:
+        body = replaced(body, ("    sample = x[b:b+1, :, :]\n", ""), (ASKED, "self.generator(sample.unsqueeze(0))"))
+    text = with_class("import torch\nfrom tqdm import tqdm", CLASS, {HEADER: body})
+    outcome = plan(NAME, text)
+    assert outcome.kind == PLANNED, outcome.message
+    refuses(NAME, text.replace("from tqdm import tqdm", "from other import tqdm"), Ambiguous, "cannot be told")
+
+
+def test_lands_without_gradients() -> None:
+    text = module().replace("    def forecast", "    @torch.no_grad()\n    def forecast")
+    assert plan(NAME, text).kind == PLANNED
 
 
 def test_lands_with_other_line_endings_and_tabs() -> None:

@@ -52,6 +52,14 @@ def changed(body: str = BODY, reads: dict[str, str] = READS, call: str = CALL) -
     return above(with_class("import torch", CLASS, {HEADER: body}), CLASS, HELPER)
 
 
+WITHOUT_GRADIENTS = replaced(
+    BODY,
+    (
+        "    features = self.generator(x[b:b+1])\n",
+        "    with torch.no_grad():\n        features = self.generator(x[b:b+1])\n",
+    ),
+    ("    start = b * N\n", "    start: int = b * N\n"),
+)
 SLICED = {
     "low[rows].mean().item()": "mean_low[b]",
     "high[rows].mean().item()": "mean_high[b]",
@@ -60,6 +68,12 @@ SLICED = {
 FORKS: list[tuple[str, dict[str, str], str]] = [
     (BODY, READS, CALL),
     (replaced(BODY, ("x.size()", "x.shape")), READS, CALL),
+    (replaced(BODY, ("range(B)", "range(len(x))")), READS, CALL),
+    (replaced(BODY, ("range(B)", "range(x.shape[0])")), READS, CALL),
+    (replaced(BODY, ("range(B)", "range(0, B)")), READS, CALL),
+    (replaced(BODY, ("range(B)", "range(0, B, 1)")), READS, CALL),
+    (replaced(BODY, ("for b in range(B)", "for b, _ in enumerate(x)")), READS, CALL),
+    (WITHOUT_GRADIENTS, READS, CALL),
     (replaced(BODY, ("(b + 1) * N", "N * (b + 1)")), READS, CALL),
     (
         replaced(
@@ -87,6 +101,13 @@ def test_lands(body: str, reads: dict[str, str], call: str) -> None:
     lands(NAME, module(body), changed(body, reads, call))
 
 
+def test_lands_with_a_progress_bar() -> None:
+    bar = "import torch\nfrom tqdm.auto import tqdm"
+    text = with_class(bar, CLASS, {HEADER: BODY.replace("@", "").replace("range(B)", "tqdm(range(B), desc='prompts')")})
+    outcome = plan(NAME, text)
+    assert outcome.kind == PLANNED, outcome.message
+
+
 def test_lands_with_other_line_endings_and_tabs() -> None:
     before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed()))
     outcome = plan(NAME, before)
@@ -98,9 +119,12 @@ def test_lands_with_other_line_endings_and_tabs() -> None:
     "body",
     [
         replaced(BODY, ("build_prompt_text", "describe")),
-        replaced(BODY, ("range(B)", "range(len(x))")),
-        replaced(BODY, ("range(B)", "range(0, B)")),
-        replaced(BODY, ("for b in range(B)", "for b, _ in enumerate(x)")),
+        replaced(BODY, ("range(B)", "range(N)")),
+        replaced(BODY, ("range(B)", "range(1, B)")),
+        replaced(BODY, ("range(B)", "range(0, B, 2)")),
+        replaced(BODY, ("range(B)", "shuffled(range(B))")),
+        replaced(BODY, ("range(B)", "tqdm(range(B))")),
+        replaced(BODY, ("for b in range(B)", "for b, _ in enumerate(x, 1)")),
         replaced(BODY, ("B, T, N = x.size()", "B, T, N = self.sizes")),
         replaced(BODY, ("B, T, N = x.size()", "T, B, N = x.size()")),
         replaced(BODY, ("start = b * N", "start = b * T"), ("(b + 1) * N", "(b + 1) * 3")),

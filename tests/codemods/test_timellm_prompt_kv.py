@@ -259,7 +259,7 @@ def test_in_a_loop(word: str) -> None:
     refuses(NAME, module(f"{word}\n{block(BODY, 4)}"), Ambiguous, "in a loop")
 
 
-@pytest.mark.parametrize("decorator", ["@torch.compile", "@torch.no_grad()", "@anything"])
+@pytest.mark.parametrize("decorator", ["@torch.compile", "@torch.inference_mode()", "@anything"])
 def test_decorated(decorator: str) -> None:
     refuses(NAME, module().replace("    def", f"    {decorator}\n    def"), Conflict, "decorated")
 

@@ -97,6 +97,13 @@ def test_lands(body: str, call: str) -> None:
     lands(NAME, module(block(body)), changed(block(body), call))
 
 
+def test_lands_with_a_progress_bar() -> None:
+    top = "import torch\nimport tqdm"
+    text = module(block(BODY).replace("in range(x.shape[0]):", "in tqdm.tqdm(range(x.shape[0])):"), top)
+    assert plan(NAME, text).kind == PLANNED, text
+    refuses(NAME, text.replace("import tqdm", "import other as tqdm"), NoSite, "no loop writes prompts")
+
+
 def test_lands_on_parameters() -> None:
     body = block(BODY).split("slopes = x.diff(dim=1).sum(dim=1)\n")[1]
     header = "def write(self, x, low, middle, lags, *, slopes=None):"
@@ -206,9 +213,10 @@ def test_no_line_of_its_own() -> None:
     )
 
 
-@pytest.mark.parametrize("decorator", ["@torch.compile", "@torch.no_grad()", "@anything"])
+@pytest.mark.parametrize("decorator", ["@torch.compile", "@torch.inference_mode()", "@anything"])
 def test_decorated(decorator: str) -> None:
     refuses(NAME, module().replace("    def", f"    {decorator}\n    def"), Conflict, "decorated")
+    assert plan(NAME, module().replace("    def", "    @torch.no_grad()\n    def")).kind == PLANNED
 
 
 def test_scripted() -> None:
