@@ -25,8 +25,8 @@ MODULES = ("values", "canary", "counters", "observing", "timing", "graphs", "com
 
 
 def load_file(path: str, name: str) -> ModuleType:
-    """A module from a file, under ``name``."""
-    spec = importlib.util.spec_from_file_location(name, path)
+    """A module from a file, under ``name``, which may have others beside it: ``from . import other``."""
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=[os.path.dirname(path)])
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

@@ -10,19 +10,18 @@ Options are described in ``OPTIONS``. Series are of many kinds, one after the ot
 exactly zero, or says nothing but noise, is where two ways to compute that differ first.
 """
 
-import builtins
 import contextlib
-import csv
 import importlib
-import io
 import itertools
 import json
 import math
 import os
 import re
 import sys
-import tempfile
 import types
+
+from . import stand_ins, training
+from .training import AHEAD, BATCHES, EPOCH, EPOCHS, LOADER
 
 LIBRARIES = ("torch", "numpy", "transformers")
 OPTIONS = {
@@ -41,7 +40,7 @@ OPTIONS = {
 GRID = {"batch": "4", "variables": "3", "steps": "96"}
 SMALL = {"batch": "4", "variables": "1", "steps": "48"}
 """For the script, which goes through all of its data."""
-WAVELETS, LOADER, EPOCH = "wavelets", "loader", "epoch"
+WAVELETS = "wavelets"
 OF_MODEL = ("prompts", "tokens", "forecast", WAVELETS)
 PARTS, MODES = (*OF_MODEL, LOADER, EPOCH), ("inference", "training")
 MODES_OF = {**dict.fromkeys(OF_MODEL, MODES[:1]), LOADER: MODES, EPOCH: MODES[1:]}
@@ -65,8 +64,7 @@ COMPARED = (
     "epoch, training, 3 x 2 x 41",
 )
 CASE = re.compile(r"(prompts|tokens|forecast|wavelets|loader|epoch), (inference|training), (\d+) x (\d+) x (\d+)")
-BATCHES, EPOCHS, AHEAD = {LOADER: 16, EPOCH: 6}, 2, {LOADER: 24, EPOCH: 4}
-PREDICTED, NAME, HUB_NAME = 24, "TimeLLM", os.path.join("openai-community", "gpt2")
+PREDICTED, HUB_NAME = 24, os.path.join("openai-community", "gpt2")
 KINDS = ("noise", "walk", "sine", "step", "constant", "zero", "sparse", "spikes", "trend", "tiny", "huge")
 
 
@@ -166,7 +164,7 @@ def load(folder, options):
 
     parts = _parts(options)
     if parts & {LOADER, EPOCH}:
-        folder = _workplace(folder)
+        folder = training.workplace(folder, os.path.dirname(HUB_NAME))
     os.chdir(folder)  # from_pretrained looks for a folder of the model's name there
     built, files = torch.nn.ModuleDict(), {**FILES, **options.get("parts", {})}
     if parts & {OF_MODEL, EPOCH}:
@@ -179,10 +177,17 @@ def load(folder, options):
         if options.get("part") == WAVELETS and not any(map(_generator, built.values())):
             raise ValueError("part=wavelets is of models that write prompts from wavelets, and this one does not")
     if LOADER in parts:
-        built.loaders = _Loaders(files["loader"])
+        with stand_ins.installed():
+            provide = _import(files["loader"]).data_provider
+        built.loaders = training.Loaders(provide)
     if EPOCH in parts:
-        kind = next(_built(cls, 1, 48, options, is_dwt).parameters()).dtype
-        built.script = _Script(files["training"], options, kind, is_dwt)
+        kind = next(_built(cls, 1, 48, options, is_dwt).parameters()).dtype  # as DeepSpeed prepares models
+        of_model = {
+            "llm_dim": _width(options),
+            "llm_layers": int(options.get("layers", "2")),
+            "d_ff": min(32, _width(options)),
+        }
+        built.script = training.Script(files["training"], of_model, lambda m: _rounds_no_further(m.to(kind)), is_dwt)
     return built
 
 
@@ -208,8 +213,7 @@ def _built(cls, variables, steps, options, is_dwt):
     given = options.get("precision", "auto")
     for name in ("bfloat16", "float32") if given == "auto" else (given,):
         torch.manual_seed(0)
-        model = cls(_Configs(options, variables, steps, is_dwt)).to(getattr(torch, name))
-        _rounds_no_further(model)
+        model = _rounds_no_further(cls(_Configs(options, variables, steps, is_dwt)).to(getattr(torch, name)))
         try:
             with torch.no_grad():
                 model.eval()(torch.randn(1, steps, variables), None, None, None)
@@ -220,11 +224,16 @@ def _built(cls, variables, steps, options, is_dwt):
     raise AssertionError("no precision")
 
 
+def _width(options):
+    return WIDTHS[options.get("size", "tiny")][0]
+
+
 def _rounds_no_further(model):
-    """Have patches, which are rounded to 16 bits on the way there, embedded in the precision of the parameters."""
+    """The model. Have patches, which are rounded to 16 bits on the way there, embedded in the precision of the parameters."""
     layer = getattr(model, "patch_embedding", None)
     if layer is not None:
         layer.register_forward_pre_hook(lambda part, given: (given[0].to(next(part.parameters()).dtype), *given[1:]))
+    return model
 
 
 def double(subject):
@@ -236,7 +245,7 @@ class _Configs(types.SimpleNamespace):
     """What is read of the command line; a switch that a fork has besides is off."""
 
     def __init__(self, options, variables, steps, is_dwt):
-        width = WIDTHS[options.get("size", "tiny")][0]
+        width = _width(options)
         super().__init__(
             task_name="long_term_forecast",
             pred_len=PREDICTED,
@@ -485,7 +494,11 @@ def stages(subject):
 
 
 def entry(subject):
-    """The model."""
+    """The model. Raises :class:`ValueError` where no model is run."""
+    if not subject:
+        raise ValueError(
+            "part=loader and part=epoch run no model of their own: ask for another one, too (part=forecast,loader)"
+        )
     return type(next(iter(subject.values()))), "forward"
 
 
@@ -505,281 +518,6 @@ def _with(x, value):
     x = x.clone()
     x[1, 5, 0] = value
     return x
-
-
-# What makes batches, and what trains
-
-
-def _workplace(folder):
-    """A temporary folder to run in, that has what the script looks for and in which it may write."""
-    place = tempfile.mkdtemp()
-    models = os.path.join(folder, os.path.dirname(HUB_NAME))
-    if os.path.isdir(models):
-        os.symlink(models, os.path.join(place, os.path.dirname(HUB_NAME)), target_is_directory=True)
-    texts = os.path.join(place, "dataset", "prompt_bank")
-    os.makedirs(texts)
-    with open(os.path.join(texts, "Weather.txt"), "w", encoding="utf-8") as file:
-        file.write("The height of some waves, each hour.")
-    return place
-
-
-def _write(series, place):
-    """``series`` (T, N) as the file of a data set, a row for each hour."""
-    import numpy
-
-    hours = numpy.datetime_as_string(numpy.datetime64("2020-01-01T00") + numpy.arange(len(series)), unit="s")
-    names = [*(f"wave {i}" for i in range(series.shape[1] - 1)), "OT"]
-    with open(place, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [["date", *names], *([hour.replace("T", " "), *row] for hour, row in zip(hours, series.tolist()))]
-        )
-
-
-class _Loaders:
-    """The checkout's loaders, each made once for a shape. A run gives them another series, and goes through their batches."""
-
-    def __init__(self, file):
-        with _stand_ins():
-            self.provide = _import(file).data_provider
-        self.made = {}
-
-    def batches(self, inputs):
-        """The first batches of the loader, which shuffles in training."""
-        key, series = (inputs["shape"], inputs["mode"]), inputs["series"].double().numpy()
-        if key not in self.made:
-            _write(series, os.path.join("dataset", "series.csv"))
-            self.made[key] = self.provide(_Data(*inputs["shape"]), "train" if inputs["mode"] == "training" else "test")
-        data, loader = self.made[key]
-        data.data_x = data.data_y = series[: len(data.data_x)]
-        return list(itertools.islice(loader, BATCHES[LOADER]))
-
-
-class _Data(types.SimpleNamespace):
-    """What is read of the command line where data sets are made."""
-
-    def __init__(self, batch, variables, steps):
-        super().__init__(
-            **{"data": "Weather", "root_path": "dataset", "data_path": "series.csv", "features": "M", "target": "OT"},
-            **{"embed": "timeF", "freq": "h", "percent": 100, "seasonal_patterns": "Monthly", "num_workers": 0},
-            **{"batch_size": batch, "seq_len": steps, "label_len": steps // 2, "pred_len": AHEAD[LOADER]},
-        )
-
-
-class _Script:
-    """The checkout's training script, run anew each time as if it was called on the command line."""
-
-    def __init__(self, file, options, kind, is_dwt):
-        import numpy
-
-        self.numpy, self.figures = numpy, lambda values: values
-        if not hasattr(numpy, "Inf"):  # which scripts from before numpy 2 ask for
-            numpy.Inf = numpy.inf
-        place = os.path.join(sys.path[0], file)
-        with open(place, encoding="utf-8") as script:
-            text = script.read()
-        self.code = compile(text, place, "exec")
-        self.module = types.ModuleType("__main__")
-        self.module.__file__ = place
-        sys.modules["the training script"] = self.module
-        width = WIDTHS[options.get("size", "tiny")][0]
-        self.arguments = {
-            **{"task_name": "long_term_forecast", "is_training": 1, "model_id": "waves", "model_comment": "none"},
-            **{
-                "model": "TimeLLM",
-                "data": "Weather",
-                "root_path": "dataset",
-                "data_path": "series.csv",
-                "features": "M",
-            },
-            **{"pred_len": AHEAD[EPOCH], "d_model": 16, "n_heads": 2, "d_ff": min(32, width), "llm_model": "GPT2"},
-            **{
-                "llm_dim": width,
-                "llm_layers": int(options.get("layers", "2")),
-                "num_workers": 0,
-                "train_epochs": EPOCHS,
-            },
-            **{"learning_rate": 0.01, "patch_len": 16, "stride": 8},
-        }
-        self.switches = ["--use_dwt_prompt"] if is_dwt and "--use_dwt_prompt" in text else []
-        self.accelerate = _accelerate(kind)
-        with _stand_ins(), contextlib.suppress(SystemExit):  # the checkout's modules that the script imports need them
-            self._do(["--help"])
-
-    def run(self, inputs):
-        """What is printed, but for times, the means in its variables, and its model's parameters."""
-        import torch
-
-        batch, variables, steps = inputs["shape"]
-        _write(inputs["series"], os.path.join("dataset", "series.csv"))
-        shape = {"batch_size": batch, "enc_in": variables, "seq_len": steps, "label_len": steps // 2}
-        given = [f"--{name}={value}" for name, value in {**self.arguments, **shape}.items()]
-        printed, found = self._do([*given, *self.switches])
-        lines = [line for line in printed.splitlines() if not re.search("time|speed", line)]
-        means = {name: float(value) for name, value in found.items() if isinstance(value, self.numpy.floating)}
-        models = {name: value for name, value in found.items() if isinstance(value, torch.nn.Module)}
-        trained = {n: p.detach().clone() for m in models.values() for n, p in m.named_parameters() if p.requires_grad}
-        return {"printed": lines, "means": means, "trained": trained}
-
-    def _do(self, arguments):
-        """What the script prints with ``arguments``, and its variables."""
-        printed, before = io.StringIO(), sys.argv
-        found = vars(self.module)
-        for name in [name for name in found if name not in ("__name__", "__file__", "__doc__")]:
-            del found[name]
-        found["__builtins__"] = {**vars(builtins), "__import__": self._import}
-        sys.argv = [self.module.__file__, *arguments]
-        average = self.numpy.average
-        self.numpy.average = lambda values, *more, **others: average(self.figures(values), *more, **others)
-        try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-                exec(self.code, found)
-        finally:
-            sys.argv, self.numpy.average = before, average
-        return printed.getvalue(), dict(found)
-
-    def _import(self, name, *others):
-        return self.accelerate if name == "accelerate" else builtins.__import__(name, *others)
-
-
-def _accelerate(kind):
-    """Accelerate's names, for one process on a CPU; models are prepared to compute in ``kind``, as DeepSpeed's are."""
-    import torch
-
-    def nothing(*values, **others):
-        return None
-
-    class Accelerator:
-        device = torch.device("cpu")
-        is_local_main_process = is_main_process = True
-        print = staticmethod(print)
-        wait_for_everyone = staticmethod(nothing)
-
-        def __init__(self, *values, **others):
-            pass
-
-        def prepare(self, *values):
-            for model in values:
-                if isinstance(model, torch.nn.Module):
-                    _rounds_no_further(model.to(kind))
-            return values
-
-        def backward(self, loss):
-            loss.backward()
-
-        def gather_for_metrics(self, values):
-            return values
-
-        def unwrap_model(self, model):
-            return model
-
-    found = {"Accelerator": Accelerator, "DeepSpeedPlugin": nothing, "DistributedDataParallelKwargs": nothing}
-    return types.SimpleNamespace(**found)
-
-
-class _StandIn(types.ModuleType):
-    """A module that has everything: classes without contents."""
-
-    __path__ = ()
-
-    def __getattr__(self, name):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        found = type(name, (), {"__init__": lambda self, *values, **others: None})
-        setattr(self, name, found)
-        return found
-
-
-class _Frame:
-    """A table, as far as data sets ask for one."""
-
-    def __init__(self, columns):
-        vars(self)["of"] = columns
-
-    columns = property(lambda self: list(self.of))
-
-    @property
-    def values(self):
-        import numpy
-
-        return numpy.stack(list(self.of.values()), axis=1)
-
-    def __getitem__(self, key):
-        if isinstance(key, slice):
-            return _Frame({name: values[key] for name, values in self.of.items()})
-        return _Frame({name: self.of[name] for name in key}) if isinstance(key, list) else _Column(self.of[key])
-
-    def __setitem__(self, name, values):
-        self.of[name] = getattr(values, "values", values)
-
-    def __getattr__(self, name):
-        return self[name]
-
-    def __len__(self):
-        return len(next(iter(self.of.values())))
-
-
-class _Column:
-    """A column, and what may be asked of points in time."""
-
-    def __init__(self, values):
-        self.values = values
-
-    def _since(self, larger, smaller):
-        return (self.values.astype(f"M8[{smaller}]") - self.values.astype(f"M8[{larger}]")).astype("int64")
-
-    second = property(lambda self: self._since("m", "s"))
-    minute = property(lambda self: self._since("h", "m"))
-    hour = property(lambda self: self._since("D", "h"))
-    day = property(lambda self: self._since("M", "D") + 1)
-    dayofyear = property(lambda self: self._since("Y", "D") + 1)
-    month = property(lambda self: self._since("Y", "M") + 1)
-    dayofweek = property(lambda self: (self.values.astype("M8[D]").astype("int64") + 3) % 7)
-
-
-def _read_csv(place):
-    import numpy
-
-    with open(place, newline="", encoding="utf-8") as file:
-        names, *rows = csv.reader(file)
-    kinds = ["str" if name == "date" else "float64" for name in names]
-    return _Frame({name: numpy.array(values, kind) for name, values, kind in zip(names, zip(*rows), kinds)})
-
-
-class _Scaler:
-    """Numbers as multiples of their deviation from their mean."""
-
-    def fit(self, values):
-        self.mean, self.deviation = values.mean(axis=0), values.std(axis=0)
-
-    def transform(self, values):
-        return (values - self.mean) / self.deviation
-
-
-@contextlib.contextmanager
-def _stand_ins():
-    """While modules are imported: what they need of pandas and scikit-learn, and a name for what else they ask for."""
-    names = ("pandas", "pandas.tseries", "pandas.tseries.offsets", "pandas.tseries.frequencies", "matplotlib")
-    more = ("matplotlib.pyplot", "sklearn", "sklearn.preprocessing", "reformer_pytorch", "accelerate", "deepspeed")
-    made = {name: _StandIn(name) for name in (*names, *more)}
-    for name, module in made.items():
-        parent, _, child = name.rpartition(".")
-        if parent:
-            setattr(made[parent], child, module)
-    made["pandas"].read_csv, made["pandas"].DataFrame = _read_csv, _Frame
-    made["pandas"].to_datetime = lambda values: _Column(getattr(values, "values", values).astype("M8[s]"))
-    made["pandas.tseries.frequencies"].to_offset = lambda text: made["pandas.tseries.offsets"].Hour()
-    made["sklearn.preprocessing"].StandardScaler = _Scaler
-    made["matplotlib.pyplot"].switch_backend = lambda name: None
-    kept = {name: sys.modules.get(name) for name in made}
-    sys.modules.update(made)
-    try:
-        yield
-    finally:
-        for name, module in kept.items():
-            if module is None:
-                del sys.modules[name]
-            else:
-                sys.modules[name] = module
 
 
 # Wrong on purpose

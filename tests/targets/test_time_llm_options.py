@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -16,12 +15,10 @@ import pytest
 from apply_opt.cli import main
 from apply_opt.io import catalog
 from apply_opt.io.workers import Arm, Setting, WorkerFailed
+from apply_opt.worker.__main__ import load_file
 
 FOLDER = Path(catalog.load(packs=False).targets["time_llm"].folder)
-SPECIFICATION = importlib.util.spec_from_file_location("_time_llm_under_test", FOLDER / "workload.py")
-assert SPECIFICATION is not None and SPECIFICATION.loader is not None
-workload: Any = importlib.util.module_from_spec(SPECIFICATION)
-SPECIFICATION.loader.exec_module(workload)
+workload: Any = load_file(str(FOLDER / "workload.py"), "_time_llm_under_test")
 
 
 def test_the_usual_cases() -> None:
@@ -238,6 +235,11 @@ def test_patches_in_the_precision_of_the_parameters() -> None:
     assert model.patch_embedding(patches).dtype == torch.float32
     workload.double(torch.nn.ModuleDict({"3 x 96": model}))
     assert model.patch_embedding(patches).dtype == torch.float64
+
+
+def test_what_runs_no_model_has_none_to_compile() -> None:
+    with pytest.raises(ValueError, match="run no model of their own"):
+        workload.entry({})
 
 
 @pytest.mark.parametrize(
