@@ -465,10 +465,11 @@ class TestInterrupted:
 
     @pytest.fixture(autouse=True)
     def as_from_a_terminal(self) -> Iterator[None]:
-        """Under nohup SIGHUP is ignored, here and in what is started here."""
-        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        """Under nohup SIGHUP is ignored, in the background of a script SIGINT, here and in what is started here."""
+        before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)}
         yield
-        signal.signal(signal.SIGHUP, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def start(self, toy: Toy, tmp_path: Path, command: str) -> subprocess.Popen[bytes]:
         toy.workload(INTERRUPTED)
