@@ -49,11 +49,11 @@ def _keys_of_prompts(language_model, prompts, tokens):
     is_on_host = torch.is_tensor(tokens) and tokens.device.type == "cpu" and tokens.shape == prompts.shape[:2]
     if is_on_host and type(words) is torch.nn.Embedding and not words._forward_hooks:  # a hook may add noise
         shared = int((tokens == tokens[:1]).all(dim=0).cumprod(dim=0).sum())
-    quiet = {{"output_attentions": False, "output_hidden_states": False}}
-    for part in (prompts[:1, :shared], prompts[:, shared:]):
+    first = prompts[:1, :shared] if shared else prompts[:, :1]
+    for part in (first, prompts[:, first.shape[1] :]):
         if not part.shape[1]:
             continue
-        told = language_model(inputs_embeds=part, past_key_values=told, use_cache=True, **quiet).past_key_values
+        told = _with_keys_of(language_model, part, told)
         if len(part) == len(prompts):
             continue
         if isinstance(told, tuple):  # transformers before it had a class for that
@@ -61,6 +61,35 @@ def _keys_of_prompts(language_model, prompts, tokens):
         else:
             told.batch_repeat_interleave(len(prompts))
     return told
+
+
+def _with_keys_of(language_model, part, told):
+    """`told` with the keys and values of `part` (R, T, D), too.
+
+    Nobody asks for what the last layer would do with them: as soon as it has given them away, this ends, if that can be told.
+    """
+    options = {{"output_attentions": False, "output_hidden_states": False, "use_cache": True}}
+    every = [getattr(module, "layer_idx", None) for module in language_model.modules()]
+    layers = [layer for layer in every if layer is not None]
+    if not layers or layers != sorted(layers) or not callable(getattr(told, "update", None)):
+        return language_model(inputs_embeds=part, past_key_values=told, **options).past_key_values
+
+    class Enough(Exception):
+        pass
+
+    def update(keys, values, layer, *more, **others):
+        made = type(told).update(told, keys, values, layer, *more, **others)
+        if layer == layers[-1]:
+            raise Enough
+        return made
+
+    told.update = update
+    try:
+        return language_model(inputs_embeds=part, past_key_values=told, **options).past_key_values
+    except Enough:
+        return told
+    finally:
+        del told.update
 
 
 def _may_keep_keys(language_model, prompts, patches, count):
@@ -113,7 +142,7 @@ def _is_frozen_and_plain(language_model, prompts):
         return False
     return not torch.is_grad_enabled() or not (prompts.requires_grad or any(p.requires_grad for p in own))
 '''
-OTHERS = ("_keys_of_prompts", "_may_keep_keys", "_is_frozen_and_plain")
+OTHERS = ("_keys_of_prompts", "_with_keys_of", "_may_keep_keys", "_is_frozen_and_plain")
 CONCATENATIONS = ("torch.cat", "torch.concat", "torch.concatenate")
 CAUSAL = ("GPT2Model", "LlamaModel", "AutoModel")
 SWITCHES = ("output_attentions", "output_hidden_states", "use_cache")

@@ -166,6 +166,58 @@ def through(family: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]
     return seen
 
 
+def last_block(model: Any) -> Any:
+    return model.h[-1] if hasattr(model, "h") else model.layers[-1]
+
+
+@families
+@pytest.mark.parametrize("name", KINDS_OF_PROMPTS)
+def test_the_last_layer_is_not_finished_for_prompts(family: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes out of it there goes nowhere: it ends with the keys and values, but for what all prompts start with."""
+    model, tokens = built(family), prompts_of(name)
+    told, patches = parts(model, tokens)
+    block, seen = last_block(model).mlp, []
+    cls, forward = type(block), type(block).forward
+    monkeypatch.setattr(
+        cls, "forward", lambda s, x: (seen.append(x.shape[:2].numel()) if s is block else None, forward(s, x))[1]
+    )
+    rows = len(tokens)
+    states_of_patches(model, told, patches, tokens, PATCHES)
+    start = {"different": [rows], "one": [17], "all the same": [17]}.get(name, [9])
+    assert seen == [*start, rows * PATCHES]
+
+
+@families
+def test_layers_in_another_order(family: str) -> None:
+    """Where the last layer is not the one with the last number, all of them are run to their end."""
+    model, tokens = built(family), prompts_of("padded")
+    blocks = model.h if hasattr(model, "h") else model.layers
+    blocks[0], blocks[2] = blocks[2], blocks[0]
+    told, patches = parts(model, tokens)
+    with kept_keys() as seen:
+        after = states_of_patches(model, told, patches, tokens, PATCHES)
+    assert seen == [4]
+    torch.testing.assert_close(after, as_ever(model, told, patches)[:, -PATCHES:])
+
+
+@families
+def test_an_exception_in_a_layer_goes_on(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens = built(family), prompts_of("padded")
+    told, patches = parts(model, tokens)
+    cls, calls = type(last_block(model)), []
+    forward = cls.forward
+
+    def broken(self: Any, *words: Any, **more: Any) -> Any:
+        calls.append(self)
+        if len(calls) > 3:  # the common start has been through all three
+            raise OSError("broken")
+        return forward(self, *words, **more)
+
+    monkeypatch.setattr(cls, "forward", broken)
+    with pytest.raises(OSError, match="broken"):
+        states_of_patches(model, told, patches, tokens, PATCHES)
+
+
 @families
 def test_only_patches_have_gradients(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokens = built(family), prompts_of("a common start")
@@ -174,10 +226,10 @@ def test_only_patches_have_gradients(family: str, monkeypatch: pytest.MonkeyPatc
     states_of_patches(model, told, patches, tokens, PATCHES)
     assert seen == {"with": [4 * PATCHES], "without": [9, 4 * 8]}
     states_of_patches(model, told, patches, None, PATCHES)
-    assert seen["without"][2:] == [4 * 17]
+    assert seen["without"][2:] == [4, 4 * 16]
     tokens = prompts_of("all the same")
     states_of_patches(model, *parts(model, tokens), tokens, PATCHES)
-    assert seen["without"][3:] == [17]
+    assert seen["without"][4:] == [17]
 
 
 @families
