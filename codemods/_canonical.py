@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Collection, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from apply_opt.model.source import Function, callee
 
@@ -27,7 +27,7 @@ SIZES = (
     ("len", ast.NotEq, "self.level + 1"),
 )
 SINGLE = re.compile(r"\w+\.shape\[-1\] < 2")
-EMPTY, FULL = re.compile(r"\w+\.numel\(\) == 0"), re.compile(r"0 < \w+\.numel\(\)")
+EMPTY, FULL = re.compile(r"(\w+)\.numel\(\) == 0"), re.compile(r"0 < (\w+)\.numel\(\)")
 OPPOSITE = {ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
 BLOCKS = ("body", "orelse", "finalbody")
 CHANGING = (
@@ -48,6 +48,9 @@ CHANGING = (
 """Methods that change a list, a dictionary or a set."""
 
 
+OWN = "ǃ"
+"""A letter, which no name here begins with."""
+Value = TypeVar("Value", ast.expr, list[ast.stmt])
 ITERATORS = ("iter", "next", "zip", "map", "filter", "reversed", "enumerate")
 
 
@@ -58,7 +61,7 @@ def form(function: Function) -> str:
     for argument in ast.walk(made.args):
         if isinstance(argument, ast.arg):
             argument.annotation = None
-    made = _Plain().visit(_OwnVariables().visit(Spelling().visit(made)))
+    made = _Plain().visit(_OwnVariables(made).visit(Spelling().visit(made)))
     while any(step(made) for step in (_drop_unread, _put_in, _follow, _choose, _comprehend)):
         pass
     _rename(made)
@@ -66,24 +69,42 @@ def form(function: Function) -> str:
 
 
 class _OwnVariables(ast.NodeTransformer):
-    """Gives the variables of comprehensions names of their own."""
+    """Gives the variables of comprehensions, and those that only one loop has to do with, names of their own."""
 
-    def __init__(self) -> None:
-        self.number = itertools.count()
+    def __init__(self, function: ast.AST) -> None:
+        self.function, self.number = function, itertools.count()
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
         if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
-            number = next(self.number)
-            own = {n.id for part in node.generators for n in ast.walk(part.target) if isinstance(n, ast.Name)}
-            outside = {id(n) for n in ast.walk(node.generators[0].iter)}
-            for name in (n for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in own and id(n) not in outside):
-                name.id = f"{name.id} {number}"
+            targets = [part.target for part in node.generators]
+            self._rename(node, {name for target in targets for name in _names(target)}, node.generators[0].iter)
+        if isinstance(node, ast.For):
+            self._rename(node, {name for name in _names(node.target) if self._is_own(node, name)}, node.iter)
         return node
+
+    def _rename(self, node: ast.AST, own: set[str], outside: ast.AST) -> None:
+        number, others = next(self.number), {id(n) for n in ast.walk(outside)}
+        for name in ast.walk(node):
+            if isinstance(name, ast.Name) and name.id in own and id(name) not in others:
+                name.id = f"{OWN}{number}{OWN}{name.id}"
+
+    def _is_own(self, loop: ast.For, name: str) -> bool:
+        """Whether all else that is called so belongs to another loop that gives it a value first; and it is no parameter."""
+        loops = [n for n in ast.walk(self.function) if isinstance(n, ast.For) and name in _names(n.target)]
+        inside = {id(n) for one in loops for part in (one.target, *one.body) for n in ast.walk(part)}
+        nested = [one for one in loops if one is not loop and any(n is one for n in ast.walk(loop))]
+        every = [n for n in ast.walk(self.function) if isinstance(n, ast.Name) and n.id == name]
+        arguments = {n.arg for n in ast.walk(self.function) if isinstance(n, ast.arg)}
+        return not nested and name not in arguments and all(id(n) in inside for n in every)
 
 
 class _Plain(ast.NodeTransformer):
     """Takes out what makes no difference to a result."""
+
+    def __init__(self) -> None:
+        self.is_caught = False
+        """Whether exceptions are caught here, so that what raises one decides on what comes next."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) else node
@@ -118,29 +139,43 @@ class _Plain(ast.NodeTransformer):
 
     def visit_If(self, node: ast.If) -> ast.stmt | list[ast.stmt] | None:
         self.generic_visit(node)
-        text = ast.unparse(node.test)
-        if EMPTY.fullmatch(text) or FULL.fullmatch(text):
-            return node.orelse if EMPTY.fullmatch(text) else node.body
-        return None if _only_raises(node.body) and not node.orelse and _is_check(node.test) else node
+        full, other = _filled(node.test, node.body, node.orelse)
+        if full and all(_only_name(s) and isinstance(s.value, ast.Constant) for s in other):  # type: ignore[attr-defined]
+            return list(full)
+        is_plain = _only_raises(node.body) and not node.orelse and not self.is_caught
+        return None if is_plain and _is_check(node.test) else node
 
     def visit_Assert(self, node: ast.Assert) -> ast.stmt | None:
-        return None if _is_check(_negated(node.test)) else node
+        return None if not self.is_caught and _is_check(_negated(node.test)) else node
 
     def visit_With(self, node: ast.With) -> ast.stmt | list[ast.stmt]:
         self.generic_visit(node)
         return node.body if is_without_gradients(node) else node
 
     def visit_Try(self, node: ast.Try) -> ast.stmt | list[ast.stmt]:
+        is_plain = (
+            not node.orelse and not node.finalbody and all(_only_raises(handler.body) for handler in node.handlers)
+        )
+        before, self.is_caught = self.is_caught, self.is_caught or not is_plain
         self.generic_visit(node)
-        is_bare = not node.orelse and not node.finalbody
-        return node.body if is_bare and all(_only_raises(handler.body) for handler in node.handlers) else node
+        self.is_caught = before
+        return node.body if is_plain else node
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+        """``except Exception`` for ``except`` and ``except Exception as e``, where nobody reads that."""
+        self.generic_visit(node)
+        node.type = node.type or ast.Name("Exception", ast.Load())
+        if node.name not in {name for statement in node.body for name in _names(statement)}:
+            node.name = None
+        return node
 
     @staticmethod
     def _is_own(loop: ast.For) -> bool:
-        """Whether a loop goes through a variable, or its numbers too, and gives nothing else its value."""
+        """Whether a loop goes through a variable, or its numbers too, and gives none but its own variables a value."""
         among = loop.iter.args[0] if _is_call(loop.iter, "enumerate") else loop.iter
-        targets = {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}
-        return isinstance(among, ast.Name) and among.id not in targets
+        targets = loop.target.elts if isinstance(loop.target, ast.Tuple) else [loop.target]
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        return isinstance(among, ast.Name) and len(names) == len(targets) and all(n.startswith(OWN) for n in names)
 
     def visit_For(self, node: ast.For) -> ast.For | None:
         """``for i, x in enumerate(xs)`` without the number, where only messages had it; nothing, where it did nothing else."""
@@ -151,7 +186,12 @@ class _Plain(ast.NodeTransformer):
         if isinstance(pair, ast.Tuple) and isinstance(among, ast.Call) and ast.unparse(among.func) == "enumerate":
             counter, *others = pair.elts
             read = {n.id for s in node.body for n in ast.walk(s) if isinstance(n, ast.Name)}
-            if isinstance(counter, ast.Name) and counter.id not in read and len(others) == len(among.args) == 1:
+            if (
+                isinstance(counter, ast.Name)
+                and counter.id.startswith(OWN)
+                and counter.id not in read
+                and len(others) == len(among.args) == 1
+            ):
                 node.target, node.iter = others[0], among.args[0]
         return node
 
@@ -189,10 +229,20 @@ def _is_check(test: ast.expr) -> bool:
     return bool(SINGLE.fullmatch(ast.unparse(test)))
 
 
+def _filled(test: ast.expr, yes: Value, no: Value) -> tuple[Value | None, Value]:
+    """Of ``yes`` and ``no`` what is for a tensor with something in it, where ``test`` asks for that and it is read there; the other."""
+    text = ast.unparse(test)
+    is_empty = EMPTY.fullmatch(text)
+    found = is_empty or FULL.fullmatch(text)
+    full, other = (no, yes) if is_empty else (yes, no)
+    parts = full if isinstance(full, list) else [full]
+    return (full, other) if found and found[1] in {name for part in parts for name in _names(part)} else (None, other)
+
+
 def _not_empty(choice: ast.IfExp) -> ast.expr | None:
-    """What it is for a tensor with something in it, where it asks for that."""
-    text = ast.unparse(choice.test)
-    return choice.orelse if EMPTY.fullmatch(text) else choice.body if FULL.fullmatch(text) else None
+    """What it is for a tensor with something in it, where it asks for that, and is a constant for others."""
+    full, other = _filled(choice.test, choice.body, choice.orelse)
+    return full if full and isinstance(other, ast.Constant) else None
 
 
 def _is_finite(every: ast.Call) -> bool:
@@ -352,7 +402,7 @@ def _comprehend(function: ast.AST) -> bool:
     """Have a list that a loop does nothing but fill made in one expression; whether there was one."""
     for block in _blocks(function):
         for made, loop in itertools.pairwise(block):
-            name, value = _only_name(made), _filled(loop)
+            name, value = _only_name(made), _appended(loop)
             is_empty = isinstance(made, ast.Assign) and ast.unparse(made.value) == "[]"
             if name and is_empty and value and ast.unparse(value[0]) == name and name not in _names(value[1]):
                 made.value = value[1]  # type: ignore[attr-defined]
@@ -361,7 +411,7 @@ def _comprehend(function: ast.AST) -> bool:
     return False
 
 
-def _filled(loop: ast.stmt) -> tuple[ast.expr, ast.ListComp] | None:
+def _appended(loop: ast.stmt) -> tuple[ast.expr, ast.ListComp] | None:
     """Of a loop that does nothing but append to it: the list, and what it gets."""
     if not isinstance(loop, ast.For) or loop.orelse or len(loop.body) != 1:
         return None

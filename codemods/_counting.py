@@ -11,6 +11,8 @@ from ._helpers import meant
 
 BARS = ("tqdm.tqdm", "tqdm.auto.tqdm", "tqdm.std.tqdm", "tqdm.notebook.tqdm", "tqdm.autonotebook.tqdm")
 
+RANGES = ("tqdm.trange", "tqdm.auto.trange", "tqdm.std.trange", "tqdm.notebook.trange")
+
 
 class Counting(NamedTuple):
     """The variable that counts from 0; up to what (``range``), or what it goes through, and the variable for that (``enumerate``)."""
@@ -43,4 +45,6 @@ def without_bar(source: Source, among: ast.expr) -> ast.expr:
     """What a loop goes through, without tqdm's progress bar around it."""
     if isinstance(among, ast.Call) and meant(source, among.func) in BARS and len(among.args) == 1:
         return among.args[0]
+    if isinstance(among, ast.Call) and meant(source, among.func) in RANGES:
+        return ast.copy_location(ast.Call(ast.Name("range", ast.Load()), among.args, []), among)
     return among

@@ -50,7 +50,7 @@ class HELPER:
             return {}
         if not x.numel() or not x.is_floating_point() or x.shape[2] < 2**generator.level:
             return {}
-        if x.device.type not in ("cpu", "cuda") or torch.is_autocast_enabled():
+        if x.device.type not in ("cpu", "cuda") or torch.is_autocast_enabled() or torch.get_default_dtype() != torch.float32:
             return {}
         with torch.no_grad():
             return self.by_convolution(x) if x.device.type == "cpu" else self.by_products(x)
@@ -215,16 +215,20 @@ class HELPER:
             noise = max(noise, 1e-10)
             snr = float(min(max(10 * np.log10(max(signal**2 / noise**2, 1e-10)), -60), 60))
         energy = float(ratio[band].item())
-        features = {
+        frequencies = {
             "energy_ratio": ratio.astype(np.float32),
             "energy_entropy": entropy,
             "dominant_band": band,
             "dominant_energy": energy,
             "freq_pattern": generator._map_frequency_pattern(entropy, band, energy),
+        }
+        changes = {
             "trends": np.array(trends, dtype=np.float32),
             "trends_sign": np.array(signs, dtype=np.int32),
             "trend_consistency": consistency,
             "trend_desc": generator._map_trend_pattern(signs, consistency),
+        }
+        quality = {
             "frequency_stds": np.array(stds, dtype=np.float32),
             "signal_std": signal,
             "noise_std": noise,
@@ -233,8 +237,8 @@ class HELPER:
             "stability_desc": generator._analyze_volatility_pattern(stds),
             "signal_quality": generator._map_quality_pattern(snr),
         }
-        features["difficulty"] = generator._calculate_difficulty(features, features, features)
-        return features
+        difficulty = generator._calculate_difficulty(frequencies, changes, quality)
+        return {**frequencies, **changes, **quality, "difficulty": difficulty}
 '''
 METHOD = "features_of_each"
 METHOD_TEXT = '''

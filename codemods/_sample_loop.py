@@ -8,11 +8,13 @@ from typing import Optional
 from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Source
 
-from ._scopes import targets_of
+from ._products import writes
+from ._scopes import called, targets_of
 from ._spellings import is_without_gradients
 
 WRITER = "build_prompt_text"
 """The generator's method that writes a prompt."""
+PLAIN = (ast.List, ast.Dict, ast.Constant, ast.JoinedStr, ast.ListComp, ast.DictComp)
 HIDDEN = (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr)
 
 
@@ -29,9 +31,61 @@ def own_statements(loop: ast.For) -> list[ast.stmt]:
 
 def given_once(loop: ast.For, name: str) -> Optional[ast.expr]:
     """What the variable gets in one of :func:`own_statements`; nothing, where it gets a value anywhere else in ``loop``, too."""
-    own = [s for s in own_statements(loop) if isinstance(s, (ast.Assign, ast.AnnAssign))]
-    found = [s.value for s in own if ast.unparse(targets_of(s)[0]) == name]
+    own = [s for s in own_statements(loop) if isinstance(s, (ast.Assign, ast.AnnAssign)) and s.value]
+    pairs = [pair for s in own for pair in _pairs(targets_of(s)[0], s.value)]  # type: ignore[arg-type]
+    found = [value for target, value in pairs if ast.unparse(target) == name]
     return found[0] if len(found) == len(stores(loop, name)) == 1 else None
+
+
+def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """What gets what: ``a`` gets ``x`` in ``a, b = x, y``."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts))
+    return [(target, value)]
+
+
+def check_unchanged(source: Source, loop: ast.AST, attribute: str = "") -> None:
+    """Raise where ``loop``, or a function of this file that it calls, may change a tensor in place, or what ``attribute`` holds."""
+    scopes: list[ast.AST] = [loop]
+    for scope in scopes:
+        function = scope if scope is not loop else source.function(loop)
+        for node in ast.walk(scope):
+            line = f"{source.name}:{getattr(node, 'lineno', 0)}"
+            if function is not None and _may_write(function, node):
+                raise Ambiguous(f"{line}: something is changed in place in the loop")
+            if scope is not loop and isinstance(node, ast.Attribute) and ast.unparse(node) == attribute:
+                raise Ambiguous(f"{line}: something else is done with {attribute}")
+            other = called(source, node) if isinstance(node, ast.Call) else None
+            scopes += [other] if other is not None and other not in scopes else []
+
+
+def _may_write(function: ast.AST, node: ast.AST) -> bool:
+    """Whether ``node`` changes an object in place that may be a tensor: it is nothing that began as a list, a dictionary or a text."""
+    if isinstance(node, ast.Call):
+        is_method = isinstance(node.func, ast.Attribute) and writes(node.func.attr)
+        return is_method or any(keyword.arg == "out" for keyword in node.keywords)
+    if isinstance(node, ast.AugAssign):
+        if any(isinstance(n, (ast.JoinedStr, ast.List)) or _is_text(n) for n in (node.value, *_sides(node.value))):
+            return False
+        target: ast.expr = node.target
+    elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        target = node.value
+    else:
+        return False
+    every = [n for n in ast.walk(function) if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
+    given = [n.value for n in every if ast.unparse(targets_of(n)[0]) == ast.unparse(target)]
+    return not given or not all(isinstance(value, PLAIN) for value in given)
+
+
+def _sides(value: ast.expr) -> list[ast.expr]:
+    """What a sum is made of, or a choice between two."""
+    if isinstance(value, ast.IfExp):
+        return [value.body, value.orelse]
+    return [value.left, value.right] if isinstance(value, ast.BinOp) else []
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def check_plain(source: Source, loop: ast.For) -> None:

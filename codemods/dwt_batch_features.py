@@ -25,16 +25,17 @@ from ._canonical import form
 from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
 from ._helpers import check_imported, helpers, insert_above, is_rebound, refuse_taken, reindent
 from ._lines import below, is_alone
-from ._scopes import calls, methods
+from ._sample_loop import WRITER
+from ._scopes import calls, methods, targets_of
 from ._spellings import WITHOUT_GRADIENTS
 from ._wavelet_decomposition import as_it_was
 
 SITE = "generator"
 FORMS = {
     "forward": ("365a42efb657aed6", "e8a24e3e88e79d60"),
-    "_extract_frequency_features": ("f5c7c682ba69d4c8", "3145493352bc4de5"),
+    "_extract_frequency_features": ("f5c7c682ba69d4c8", "2e19310cd077e4b6"),
     "_extract_trend_features": ("7fb64ceb4d04b964", "8188d9359ad6683a"),
-    "_extract_quality_features": ("d74b087460c21d7f", "79626ab8aba9b62a"),
+    "_extract_quality_features": ("d74b087460c21d7f", "ddad2462d9350f8e"),
 }
 """The forms of the methods that are written down once more, one for each way in which generators are known to say it."""
 WORDS = (
@@ -83,6 +84,12 @@ PURE = [
     "sum",
     "tuple",
     "zip",
+    "dict",
+    "divmod",
+    "pow",
+    "reversed",
+    "ValueError",
+    "TypeError",
 ]
 ASKING = (
     "get",
@@ -99,6 +106,16 @@ ASKING = (
     "strip",
     "append",
     "extend",
+    "insert",
+    "update",
+    "items",
+    "keys",
+    "values",
+    "replace",
+    "split",
+    "startswith",
+    "endswith",
+    "capitalize",
 )
 """Methods of texts, lists and dictionaries."""
 ANY = 99
@@ -186,8 +203,9 @@ def _check(source: Source, found: Generator) -> None:
                 f"{source.name}:{function.lineno}: what {found.cls.name}.{function.name} computes is not known: "
                 "that the same is computed for a whole batch cannot be promised"
             )
-    for function in methods(found.cls):
-        kept = _kept(function) if function.name not in (*FORMS, "__init__") else None
+    words = _called(found.cls, WORDS)
+    for function in [*words, *_called(found.cls, (WRITER,))]:
+        kept = _kept(function, function in words)
         if kept:
             raise Conflict(
                 f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
@@ -202,40 +220,76 @@ def _check(source: Source, found: Generator) -> None:
         raise Ambiguous(f"{source.name}:{found.forward.lineno}: forward shares its lines with something else")
 
 
-def _kept(function: Function) -> Optional[ast.stmt]:
-    """A statement of ``function`` that changes an object which outlives it, or may do so."""
-    is_word = function.name in WORDS
+def _called(cls: ast.ClassDef, names: Sequence[str]) -> list[Function]:
+    """The methods of these names, and those that they call."""
+    own = {m.name: m for m in methods(cls)}
+    asked = [name for name in names if name in own]
+    for name in asked:
+        called = {ast.unparse(n.func) for n in ast.walk(own[name]) if isinstance(n, ast.Call)}
+        asked += [m for m in own if m not in asked and f"self.{m}" in called]
+    return [own[name] for name in asked if name not in FORMS]
+
+
+def _kept(function: Function, is_word: bool) -> Optional[ast.stmt]:
+    """A statement of ``function`` that changes an object which outlives it, or may do so.
+
+    What writes a prompt is called in its turn, also afterwards: there it is the generator's own that matters.
+    """
+    own = _own_lists(function)
+    given = {n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg)}
+
+    def is_outside(value: ast.expr) -> bool:
+        return ast.unparse(value) not in own if is_word else ast.unparse(value).startswith("self")
+
     for node in ast.walk(function):
         is_store = isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
-        is_changed = is_store and (is_word or ast.unparse(node).startswith("self."))
-        is_called = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and is_word
+        is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING
+        is_lost = (
+            is_word and isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and not _is_on(node.value, own)
+        )
+        is_added = is_word and isinstance(node, ast.AugAssign) and ast.unparse(node.target) in given
         is_outer = isinstance(node, (ast.Global, ast.Nonlocal, ast.Yield, ast.YieldFrom, ast.Await))
-        if is_changed or is_called or is_outer or _changes_setting(node):
+        is_changed = (is_store and is_outside(node.value)) or (is_method and is_outside(node.func.value))  # type: ignore[attr-defined]
+        if is_changed or is_lost or is_added or is_outer:
             return node  # type: ignore[return-value]
     return None
 
 
-def _changes_setting(node: ast.AST) -> bool:
-    """Whether a list or dictionary of the generator's is changed there: ``self.thresholds.update(…)``."""
-    is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGING
-    return is_method and ast.unparse(node).startswith("self.")
+def _own_lists(function: Function) -> set[str]:
+    """The variables of ``function`` that are lists or dictionaries which it makes itself."""
+    given = [n for n in ast.walk(function) if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
+    names = {ast.unparse(target) for n in given for target in targets_of(n)}
+    made = (ast.List, ast.Dict, ast.ListComp, ast.DictComp)
+    values = {name: [n.value for n in given if name in map(ast.unparse, targets_of(n))] for name in names}
+    stored = [n.id for n in ast.walk(function) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    return {
+        name
+        for name, own in values.items()
+        if stored.count(name) == len(own) and all(isinstance(v, made) or _is_copy(v) for v in own)
+    }
+
+
+def _is_copy(value: ast.AST | None) -> bool:
+    """``list(x)`` or ``x.copy()``."""
+    return isinstance(value, ast.Call) and callee(value) in ("list", "dict", "sorted", "copy", "split")
+
+
+def _is_on(call: ast.Call, names: set[str]) -> bool:
+    """Whether that is a method of one of these variables: ``parts.append(…)``."""
+    return isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in names
 
 
 def _check_words(source: Source, cls: ast.ClassDef) -> None:
     """Raise where a method that is called for words, or one that it calls, may depend on more than its arguments and settings."""
-    own = {m.name: m for m in methods(cls)}
-    asked = list(WORDS)
-    for name in asked:
-        for call in (n for n in ast.walk(own[name]) if isinstance(n, ast.Call)):
+    own = {m.name for m in methods(cls)}
+    for function in _called(cls, WORDS):
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
             text = ast.unparse(call.func)
-            method = text.removeprefix("self.")
-            if method in own and text != method:
-                if _kept(own[method]):
-                    raise Conflict(f"{source.name}:{call.lineno}: {text} does more than to return something")
-                asked += [method] if method not in asked else []
-            elif not (text in PURE or text.startswith(("np.", "math.")) or callee(call) in ASKING):
+            is_own = text.startswith("self.") and text.removeprefix("self.") in own
+            is_known = text in PURE or text.startswith(("np.", "math.")) or callee(call) in ASKING
+            if not is_own and not is_known:
                 raise Ambiguous(f"{source.name}:{call.lineno}: what {text} does cannot be told")
-            elif ".random" in text:
+            if ".random" in text:
                 raise Ambiguous(f"{source.name}:{call.lineno}: {text} gives something else each time")
 
 
@@ -275,12 +329,24 @@ def _digits(source: Source, cls: ast.ClassDef) -> tuple[dict[str, int], str]:
     for node in ast.walk(source.tree):
         name = node.value if isinstance(node, ast.Constant) and node.value in NUMBERS else None
         function = source.function(node) if name else None
-        if name and (function is None or function.name not in (*FORMS, *WORDS, "__init__")):
+        if name and (function is None or function.name not in (*FORMS, *WORDS)):
             digits[str(name)] = max(digits.get(str(name), 0), _printed(source, node))
             readers.add(function)
-        if isinstance(node, ast.Call) and callee(node) in ("items", "values"):
+        if _shows_all(source, node):
             digits["snr_db"] = ANY
     return digits, _condition(source, cls, readers.pop()) if len(readers) == 1 and ANY not in digits.values() else ""
+
+
+def _shows_all(source: Source, node: ast.AST) -> bool:
+    """Whether any number may be printed there, whatever its name: ``x.items()``, ``f"{x}"``, ``x[name]``."""
+    function = source.function(node)
+    if function is None or function.name in (*FORMS, *WORDS):
+        return False
+    given = {n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg)} - {"self"}
+    if isinstance(node, ast.Subscript):
+        return ast.unparse(node.value) in given and not isinstance(node.slice, ast.Constant)
+    is_all = isinstance(node, ast.Call) and callee(node) in ("items", "values", "str", "repr", "format")
+    return is_all or (isinstance(node, ast.FormattedValue) and ast.unparse(node.value) in given)
 
 
 def _condition(source: Source, cls: ast.ClassDef, function: Optional[Function]) -> str:

@@ -13,18 +13,19 @@ from typing import NamedTuple
 from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Function, Source, callee
+from apply_opt.model.source import Edit, Source, callee
 
 from ._counting import Counting, counting
 from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line, text_of
-from ._products import in_loop, writes
-from ._sample_loop import WRITER, check_plain, given_once, own_statements, stores
-from ._scopes import calls, parameters_of, position, targets_of
+from ._products import in_loop
+from ._sample_loop import WRITER, check_plain, check_unchanged, given_once, own_statements, stores
+from ._scopes import calls, has_star, parameters_of, position, targets_of
 from .dwt_batch_features import NUMBERS
 
 HELPER, FOUND, SITE = "_features_of_each", "batch_features", "samples"
-PLAIN = (ast.List, ast.Dict, ast.Constant, ast.JoinedStr, ast.ListComp, ast.DictComp)
+SAME = ("contiguous", "clone", "detach")
+"""Methods of a tensor that give the same numbers."""
 HELPER_TEXT = f'''
 def {HELPER}(generator, samples):
     """What `generator` finds out about all of `samples` (B, N, T) at once, by their numbers; nothing, where it cannot."""
@@ -87,11 +88,12 @@ def _in_loop(source: Source, loop: ast.For) -> list[Asked]:
             isinstance(call, ast.Call)
             and ast.unparse(call.func) in writers
             and re.fullmatch(r"self\.\w+", ast.unparse(call.func))
-            and len(call.args) == 1
-            and not call.keywords
+            and len(call.args) + len(call.keywords) == 1
+            and not has_star(call)
         ):
+            (sample,) = [*call.args, *(keyword.value for keyword in call.keywords)]
             counted = counting(source, loop)
-            samples = _samples(loop, counted, call.args[0]) if counted else ""
+            samples = _samples(loop, counted, sample) if counted else ""
             if not counted or not samples:
                 raise Ambiguous(
                     f"{source.name}:{call.lineno}: whether that asks about one sample of the batch cannot be told"
@@ -110,7 +112,7 @@ def _samples(loop: ast.For, counted: Counting, sample: ast.expr) -> str:
         return "" if is_name else _samples(loop, counted, given)
     if isinstance(sample, ast.Call) and isinstance(sample.func, ast.Attribute) and not sample.keywords:
         name, arguments = sample.func.attr, [ast.unparse(a) for a in sample.args]
-        if (name, arguments) == ("contiguous", []):
+        if name in SAME and not arguments:
             return _samples(loop, counted, sample.func.value)
         return _row(loop, counted, sample.func.value) if (name, arguments) == ("unsqueeze", ["0"]) else ""
     if not isinstance(sample, ast.Subscript):
@@ -129,6 +131,11 @@ def _samples(loop: ast.For, counted: Counting, sample: ast.expr) -> str:
 
 def _row(loop: ast.For, counted: Counting, row: ast.expr) -> str:
     """The variable of which ``row`` is ``samples[number]``, under whatever name."""
+    if isinstance(row, ast.Call) and isinstance(row.func, ast.Attribute) and row.func.attr in SAME and not row.args:
+        return _row(loop, counted, row.func.value)
+    given = given_once(loop, row.id) if isinstance(row, ast.Name) else None
+    if given and position(given) < position(row) and isinstance(given, ast.Subscript):
+        return _row(loop, counted, given)
     if isinstance(row, ast.Subscript) and isinstance(row.value, ast.Name):
         return row.value.id if ast.unparse(row.slice) == counted.number else ""
     is_item = isinstance(row, ast.Name) and row.id == counted.item and len(stores(loop, row.id)) == 1
@@ -150,18 +157,12 @@ def _check(source: Source, found: Asked) -> None:
     if not earlier and found.samples not in [parameter.arg for parameter in parameters_of(function)]:
         raise Ambiguous(f"{source.name}:{loop.lineno}: where {found.samples} comes from cannot be told")
     _check_uses(source, found)
-    for node in ast.walk(loop):
-        if _may_write_to_tensor(function, node):
-            raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: something is changed in place in the loop")
+    check_unchanged(source, loop, ast.unparse(found.call.func))
 
 
 def _check_uses(source: Source, found: Asked) -> None:
     """Raise where samples or generator may be used, or changed, by anything else in the loop, or the loop may not come to the call."""
     loop, at = found.loop, source.statement(found.call)
-    own = own_statements(loop)
-    for statement in own[: own.index(at)]:
-        if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr)):
-            raise Ambiguous(f"{source.name}:{statement.lineno}: the generator may not be asked about every sample")
     check_plain(source, loop)
     aliases = _names_of_sample(loop, found)
     for node in ast.walk(loop):
@@ -173,9 +174,19 @@ def _check_uses(source: Source, found: Asked) -> None:
             )
             if not is_given and loop.iter not in around:
                 raise Ambiguous(f"{line}: {node.id} is used for something else, too")
+    for node in ast.walk(source.function(loop) or loop):
         is_generator = isinstance(node, ast.Attribute) and ast.unparse(node) == ast.unparse(found.call.func)
-        if is_generator and node is not found.call.func and not _writes(source, node):
+        if is_generator and node is not found.call.func and not _writes(source, node) and not _is_tested(source, node):
+            line = f"{source.name}:{getattr(node, 'lineno', 0)}"
             raise Ambiguous(f"{line}: something else is done with {ast.unparse(node)}")
+    features = {ast.unparse(target) for target in targets_of(at)}
+    for node in ast.walk(loop):
+        shown = node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
+        is_kept = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("self.")
+        held = node.value if isinstance(node, ast.Assign) and is_kept else shown
+        if held is not None and ast.unparse(held) in features and (is_kept or callee(node) in ("items", "values")):  # type: ignore[arg-type]
+            line = f"{source.name}:{getattr(node, 'lineno', 0)}"
+            raise Ambiguous(f"{line}: numbers of the features may be read there: they may differ in the last digit")
     for node in source.nodes(*NUMBERS, "compile"):
         is_read = isinstance(node, ast.Constant) and node.value in NUMBERS
         if is_read or (isinstance(node, ast.Call) and callee(node) == "compile"):
@@ -187,8 +198,15 @@ def _check_uses(source: Source, found: Asked) -> None:
 
 def _names_of_sample(loop: ast.For, found: Asked) -> set[str]:
     """The variables that stand for the sample: on the way from all samples to the call."""
-    names = {ast.unparse(found.call.args[0])} if isinstance(found.call.args[0], ast.Name) else set()
-    return names | ({ast.unparse(loop.target.elts[1])} if isinstance(loop.target, ast.Tuple) else set())
+    names: set[str] = {ast.unparse(loop.target.elts[1])} if isinstance(loop.target, ast.Tuple) else set()
+    asked: list[ast.AST] = [*found.call.args, *(keyword.value for keyword in found.call.keywords)]
+    for node in asked:
+        for name in (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id != found.samples):
+            given = given_once(loop, name)
+            if given and name not in names:
+                names.add(name)
+                asked.append(given)
+    return names
 
 
 def _writes(source: Source, node: ast.AST) -> bool:
@@ -198,17 +216,11 @@ def _writes(source: Source, node: ast.AST) -> bool:
     return is_writer and isinstance(around[0], ast.Call) and around[0].func is parent
 
 
-def _may_write_to_tensor(function: Function, node: ast.AST) -> bool:
-    """Whether ``node`` changes an object in place that may be a tensor: it is nothing that began as a list, a dictionary or a text."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return writes(node.func.attr)
-    if isinstance(node, ast.AugAssign):
-        target: ast.expr = node.target
-    elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
-        target = node.value
-    else:
-        return False
-    stores = [
-        n for n in ast.walk(function) if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == ast.unparse(target)
-    ]
-    return not stores or not all(isinstance(n.value, PLAIN) for n in stores)
+def _is_tested(source: Source, node: ast.AST) -> bool:
+    """Whether only the truth of it matters there, or whether it is ``None``."""
+    parent = source.ancestors(node)[0]
+    if isinstance(parent, ast.Compare):
+        return all(isinstance(c, ast.Constant) and c.value is None for c in parent.comparators)
+    return isinstance(parent, (ast.BoolOp, ast.If, ast.IfExp)) or (
+        isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
+    )

@@ -7,6 +7,7 @@ for the device for each of them. One copy ahead of the loop does instead.
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -20,7 +21,7 @@ from ._counting import Counting, counting
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line
 from ._products import in_loop
-from ._sample_loop import WRITER, check_plain, given_once, own_statements, stores
+from ._sample_loop import WRITER, check_plain, check_unchanged, given_once, stores
 from ._scopes import calls, position
 
 HELPER, SITE = "_of_samples", "statistics"
@@ -54,6 +55,7 @@ def {HELPER}(n_vars, averaged, first):
     return [[mean for (mean,) in rows] for rows in found[: len(averaged)]], found[len(averaged) :]
 '''
 READS = ("item", "tolist")
+SIZE = re.compile(r"\w+\.(shape\[-?\d\]|size\(-?\d\))")
 
 
 class Read(NamedTuple):
@@ -144,6 +146,8 @@ def _sizes(source: Source, loop: ast.For, counted: Counting) -> list[str]:
     found = []
     for node in ast.walk(function) if function else ():
         target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
+        if isinstance(target, ast.Name) and isinstance(node, ast.Assign) and SIZE.fullmatch(ast.unparse(node.value)):
+            found.append(target.id)
         if isinstance(target, ast.Tuple) and isinstance(node, ast.Assign):
             first, *others = [ast.unparse(part) for part in target.elts]
             is_shape = ast.unparse(node.value).endswith((".shape", ".size()"))
@@ -162,7 +166,8 @@ def _read(loop: ast.For, node: ast.Call, number: str, rows: str) -> Optional[Rea
     if not isinstance(inner, ast.Subscript) or not isinstance(inner.value, ast.Name):
         return None
     index = _resolved(loop, inner.slice)
-    first, last = (f"{number} * {rows}", f"{rows} * {number}"), (f"({number} + 1) * {rows}", f"{rows} * ({number} + 1)")
+    first = (f"{number} * {rows}", f"{rows} * {number}")
+    last = (f"({number} + 1) * {rows}", f"{rows} * ({number} + 1)", *(f"{start} + {rows}" for start in first))
     if is_mean:
         of_sample = {f"{a}:{b}" for a in first for b in last} | {f"slice({a}, {b})" for a in first for b in last}
         return Read(node, inner.value.id, True) if index in of_sample else None
@@ -173,11 +178,19 @@ def _resolved(loop: ast.For, index: ast.expr) -> str:
     """``index`` with what its variables stand for: those that get their value once, in a statement of ``loop``'s own."""
     if isinstance(index, ast.Slice) and index.lower and index.upper and not index.step:
         return f"{_resolved(loop, index.lower)}:{_resolved(loop, index.upper)}"
-    if isinstance(index, ast.Name):
-        given = given_once(loop, index.id)
-        if given and position(given) < position(index):
-            return ast.unparse(given)
-    return ast.unparse(index)
+    return ast.unparse(_Resolved(loop).visit(copy.deepcopy(index)))
+
+
+class _Resolved(ast.NodeTransformer):
+    """What the variables of ``loop`` stand for in the place of them: those that get their value once, in a statement of its own."""
+
+    def __init__(self, loop: ast.For) -> None:
+        self.loop = loop
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        given = given_once(self.loop, node.id)
+        is_before = given is not None and position(given) < position(node)
+        return self.visit(copy.deepcopy(given)) if given is not None and is_before else node
 
 
 def _check(source: Source, found: Statistics) -> None:
@@ -194,22 +207,12 @@ def _check(source: Source, found: Statistics) -> None:
         if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load) and id(node) not in reads:
             raise Ambiguous(f"{source.name}:{node.lineno}: {node.id} is used for something else in the loop, too")
     check_plain(source, loop)
-    own = own_statements(loop)
-    last = max(own.index(s) for s in own if any(id(n) in reads for n in ast.walk(s)))
-    for statement in own[:last]:
-        if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Expr, ast.AugAssign)):
-            raise Ambiguous(f"{source.name}:{statement.lineno}: the loop may not come to every sample's numbers")
     changing = {found.number, found.rows, *names}
     for node in ast.walk(loop):
         is_store = isinstance(node, ast.Name) and node.id in changing and not isinstance(node.ctx, ast.Load)
         if is_store and node not in ast.walk(loop.target):
             raise Ambiguous(f"{source.name}:{loop.lineno}: {ast.unparse(node)} changes in the loop")
-        is_method = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.endswith("_")
-        is_item = (
-            isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load) and ast.unparse(node.value) in names
-        )
-        if is_method or is_item:
-            raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: something is changed in place in the loop")
+    check_unchanged(source, loop)
     for name in (found.rows, *names):
         if not any(position(n) < position(loop) for n in stores(function, name)):
             raise Ambiguous(f"{source.name}:{loop.lineno}: where {name} comes from cannot be told")

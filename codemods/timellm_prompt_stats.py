@@ -20,6 +20,7 @@ from ._counting import without_bar
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._lines import above, starts_line
 from ._products import in_loop
+from ._sample_loop import check_unchanged
 from ._scopes import calls, certain, parameters_of, position
 
 HELPER, SITE = "_on_host", "rows"
@@ -194,6 +195,7 @@ def _check(source: Source, rows: Rows) -> None:
     names = [n for n in ast.walk(function) if _is_one_of(n, rows.names)]
     if any(_is_declared(n) or source.function(n) is not function or _is_in_lambda(source, n) for n in names):
         raise Ambiguous(f"{source.name}:{loop.lineno}: the variables are those of another function, too")
+    check_unchanged(source, loop)
 
 
 def _is_in_lambda(source: Source, node: ast.AST) -> bool:

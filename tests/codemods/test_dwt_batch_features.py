@@ -70,6 +70,25 @@ NOT_EMPTY = """stds = []
                 s = torch.std(c).item()
             s = max(0.0, s)
             stds.append(s)"""
+SHADOWED = """        for total in energies:
+            if torch.isnan(total).any():
+                raise ValueError("no numbers")
+        if torch.any(total == 0):"""
+COUNTED = """        for consistency, t in enumerate(trends):
+            if torch.isnan(t):
+                raise ValueError(consistency)
+        return {
+            "trends\""""
+CAUGHT = """        try:
+            if counts.dim() != 3:
+                raise ValueError("no votes")
+            dominant_energy = energy_ratio[dominant_band].mean().item()
+        except Exception:
+            dominant_band, dominant_energy = 0, 0.0"""
+OTHER_EMPTY = """        known = self.known
+        if known.numel() == 0:
+            coeffs = coeffs[::-1]
+        energies = ["""
 HALF = """        whole = energy_ratio
         energy_ratio = energy_ratio / 2
         safe = torch.clamp(whole"""
@@ -137,6 +156,15 @@ SAME: dict[str, list[tuple[str, str]]] = {
     ],
     "of what is not empty": [("stds = [max(0.0, torch.std(c).item()) for c in coeffs]", NOT_EMPTY)],
     "a regular expression": [("class DWT", "import re\n\nNAME = re.compile('db[0-9]+')\n\n\nclass DWT")],
+    "a list of words": [
+        ("        ratio = stds[-1]", "        parts = []\n        parts.append('a')\n        ratio = stds[-1]")
+    ],
+    "a setter": [
+        (
+            "    def _calculate",
+            "    def set_high(self, high):\n        self.thresholds['snr_high'] = high\n\n    def _calculate",
+        )
+    ],
     "more methods": [("    def _calculate", "    def reset(self):\n        return self.level\n\n    def _calculate")],
     "tabs": [("    ", "\t")],
     "other line endings": [("\n", "\r\n")],
@@ -174,6 +202,10 @@ OTHER = {
     "in place": (("        safe =", "        energy_ratio.mul_(2)\n        safe ="), "frequency"),
     "other values of some": (("energy_ratio[dominant_band]", "(total if len(total) == 1 else energy_ratio[dominant_band])"), "frequency"),
     "a list with more": (("        trends_sign =", "        trends.append(0.0)\n        trends_sign ="), "trend"),
+    "a loop that leaves another value": (("        if torch.any(total == 0):", SHADOWED), "frequency"),
+    "a counter that leaves another value": (("        return {\n            \"trends\"", COUNTED), "trend"),
+    "a check that is caught": (("        dominant_energy = energy_ratio[dominant_band].mean().item()", CAUGHT), "frequency"),
+    "another that is empty": (("        energies = [", OTHER_EMPTY), "frequency"),
     "an assertion": (("        signal_std, noise", "        assert stds[0] < 9\n        signal_std, noise"), "quality"),
     "the whole change": (("(c[..., 1:] - c[..., :-1]).mean().item()", "(c[..., 1:] - c[..., :-1]).sum().item()"), "trend"),
     "another consistency": (("else 0.5", "else 0.0"), "trend"),
@@ -190,6 +222,8 @@ def test_something_else_is_computed(what: str) -> None:
 
 KEEPS = {
     "an attribute": ("        direction =", "        self.last = consistency\n        direction ="),
+    "an argument": ("        ratio = stds[-1]", "        stds += [0.0]\n        ratio = stds[-1]"),
+    "a list by another name": ("        direction =", "        seen = self.seen\n        seen.append(1)\n        direction ="),
     "an entry": ("        direction =", "        self.seen['a'] = consistency\n        direction ="),
     "a list": ("        direction =", "        self.seen.append(consistency)\n        direction ="),
     "a print": ("        direction =", "        print(consistency)\n        direction ="),
@@ -373,6 +407,9 @@ def test_when_digits_are_printed_cannot_be_told(more: str) -> None:
         "f\"{features['snr_db']}\"",
         "f\"{features['snr_db']:5.1f}\"",
         "features['snr_db'] > 3",
+        "f'{features}'",
+        "[f'{features[name]:.2f}' for name in self.names]",
+        "[f'{value:.2f}' for value in features.values()]",
     ],
 )
 def test_digits_that_cannot_be_told(reading: str) -> None:

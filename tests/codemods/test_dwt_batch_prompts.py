@@ -40,6 +40,18 @@ def changed(body: str = BODY, asked: str = ASKED, call: str = CALL, header: str 
 
 FORKS = [
     (BODY, ASKED),
+    (replaced(BODY, (ASKED, "self.generator(x_enc=sample)")), "self.generator(x_enc=sample)"),
+    (
+        replaced(BODY, ("x[b:b+1, :, :]", "x[b]"), (ASKED, "self.generator(sample.unsqueeze(0))")),
+        "self.generator(sample.unsqueeze(0))",
+    ),
+    (replaced(BODY, ("x[b:b+1, :, :]", "x[b:b+1].detach().clone()")), ASKED),
+    (
+        replaced(BODY, ("    features =", "    assert N > 0\n    if b % 10 == 0:\n        print(b)\n    features =")),
+        ASKED,
+    ),
+    (replaced(BODY, ("    features =", "    if b:\n        continue\n    features =")), ASKED),
+    (replaced(BODY, ("    prompts.append", "    text += '' if b else ' first'\n    prompts.append")), ASKED),
     (replaced(BODY, ("x[b:b+1, :, :]", "x[b:b + 1]")), ASKED),
     (replaced(BODY, ("x[b:b+1, :, :]", "x[b].unsqueeze(0)")), ASKED),
     (replaced(BODY, ("x[b:b+1, :, :]", "x[b][None]")), ASKED),
@@ -106,15 +118,22 @@ def test_lands_on_a_parameter_and_in_a_function() -> None:
     assert outcome.after.decode().startswith(HELPER.strip("\n"))
 
 
-@pytest.mark.parametrize("loop", ["for b in tqdm(range(B)):", "for b, sample in enumerate(tqdm(x, leave=False)):"])
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "for b in tqdm(range(B)):",
+        "for b in trange(B, desc='prompts'):",
+        "for b, sample in enumerate(tqdm(x, leave=False)):",
+    ],
+)
 def test_lands_with_a_progress_bar(loop: str) -> None:
     body = replaced(BODY, ("@", ""), ("for b in range(B):", loop))
     if "sample" in loop:
         body = replaced(body, ("    sample = x[b:b+1, :, :]\n", ""), (ASKED, "self.generator(sample.unsqueeze(0))"))
-    text = with_class("import torch\nfrom tqdm import tqdm", CLASS, {HEADER: body})
+    text = with_class("import torch\nfrom tqdm import tqdm, trange", CLASS, {HEADER: body})
     outcome = plan(NAME, text)
     assert outcome.kind == PLANNED, outcome.message
-    refuses(NAME, text.replace("from tqdm import tqdm", "from other import tqdm"), Ambiguous, "cannot be told")
+    refuses(NAME, text.replace("from tqdm import", "from other import"), Ambiguous, "cannot be told")
 
 
 def test_lands_without_gradients() -> None:
@@ -138,7 +157,8 @@ def test_lands_with_other_line_endings_and_tabs() -> None:
         BODY.replace("self.generator", "self.generators[b % 2]"),
         BODY.replace("self.generator", "generator"),
         replaced(BODY, ("self.generator(sample)", "self.generator(sample, b)")),
-        replaced(BODY, ("self.generator(sample)", "self.generator(x_enc=sample)")),
+        replaced(BODY, ("self.generator(sample)", "self.generator(sample, x=sample)")),
+        replaced(BODY, ("self.generator(sample)", "self.generator(**sample)")),
         replaced(BODY, ("features = self.generator(sample)", "features = list(self.generator(sample))")),
         replaced(BODY, ("    features = self", "    if b:\n        features = self")),
         "# self.generator(x[b:b+1]) and build_prompt_text\nreturn 'build_prompt_text'@",
@@ -197,9 +217,14 @@ def test_whether_that_is_one_sample_cannot_be_told(body: str) -> None:
         (replaced(BODY, ("    prompts.append", "    view = x[b]\n    prompts.append")), "something else"),
         (replaced(BODY, ("    prompts.append", "    features.clear_()\n    prompts.append")), "in place"),
         (
-            replaced(BODY, ("    features =", "    if b:\n        continue\n    features =")),
-            "not be asked about every sample",
+            replaced(BODY, ("prompts = []", "prompts = []\nlimits = self.generator.thresholds")),
+            "something else is done with",
         ),
+        (replaced(BODY, ("prompts = []", "prompts = []\ngenerator = self.generator")), "something else is done with"),
+        (replaced(BODY, ("    features =", "    self.adapt(b)\n    features =")), "something else is done with"),
+        (replaced(BODY, ("    features =", "    self.jitter(other, b)\n    features =")), "in place"),
+        (replaced(BODY, ("    features =", "    noise(other, b)\n    features =")), "in place"),
+        (replaced(BODY, ("    features =", "    torch.mul(other, 2, out=other)\n    features =")), "in place"),
         (
             replaced(BODY, ("    features =", "    self.generator.level = b\n    features =")),
             "something else is done with",
@@ -209,8 +234,15 @@ def test_whether_that_is_one_sample_cannot_be_told(body: str) -> None:
             "something else is done with",
         ),
         (replaced(BODY, ("    prompts.append", "    later = lambda: b\n    prompts.append")), "than can be told"),
+        (
+            replaced(
+                BODY, ("    prompts.append", "    text += str([v for _, v in features.items()])\n    prompts.append")
+            ),
+            "last digit",
+        ),
+        (replaced(BODY, ("    prompts.append", "    self.last = features\n    prompts.append")), "last digit"),
         (replaced(BODY, ("    prompts.append", "    print(features['snr_db'])\n    prompts.append")), "last digit"),
-        (replaced(BODY, ("prompts = []", "prompts = []\nself.generator.compile()")), "last digit"),
+        (replaced(BODY, ("prompts = []", "prompts = []\nself.generator.compile()")), "something else is done with"),
         (replaced(BODY, ("    prompts.append", "    features *= 2\n    prompts.append")), "in place"),
         (replaced(BODY, ("    features =", "    sample *= 2\n    features =")), "one sample of the batch"),
         (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another one"),
@@ -219,7 +251,10 @@ def test_whether_that_is_one_sample_cannot_be_told(body: str) -> None:
     ],
 )
 def test_samples_that_may_be_others(body: str, reason: str) -> None:
-    refuses(NAME, module(body), Ambiguous, reason)
+    adapt = {"def adapt(self, b):": "self.generator.level = b"}
+    jitter = {"def jitter(self, y, b):": "y[b] = y[b] / 2"}
+    text = with_class("import torch", CLASS, {HEADER: body.replace("@", ""), **adapt, **jitter})
+    refuses(NAME, f"{text}\n\ndef noise(y, b):\n    y[b].add_(1)\n", Ambiguous, reason)
 
 
 def test_in_no_function() -> None:

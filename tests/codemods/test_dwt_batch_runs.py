@@ -103,6 +103,34 @@ def same(one: Any, other: Any) -> bool:
     return type(one) is type(other) and one == other
 
 
+ASKING = """        if "snr_db" in freq_feat or len(freq_feat) != 5 or quality_feat.get("trends", 1) != 1:
+            return "merged"
+"""
+
+
+def test_the_difficulty_gets_what_it_got(tmp_path: Path) -> None:
+    """A dictionary for each kind of features, with nothing else in it."""
+    start = "        disorder = np.clip("
+    text = GENERATOR.read_text().replace(start, ASKING + start)
+    assert ASKING in text
+    found = loaded(tmp_path, plan("dwt_batch_features", text).after.decode()).DWTPromptGenerator()
+    x = series("noise", 3, 2, 96)
+    assert [each["difficulty"] for each in found.features_of_each(x).values()] == [
+        found(x[b : b + 1])["difficulty"] for b in range(3)
+    ]
+    assert "merged" not in {each["difficulty"] for each in found.features_of_each(x).values()}
+
+
+def test_another_default_type(generator: Any) -> None:
+    x = series("zero samples", 4, 2, 96)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert generator.features_of_each(x) == {}
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert len(generator.features_of_each(x)) == 4
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("threads", [1, 2])

@@ -74,6 +74,19 @@ FORKS: list[tuple[str, dict[str, str], str]] = [
     (replaced(BODY, ("range(B)", "range(0, B, 1)")), READS, CALL),
     (replaced(BODY, ("for b in range(B)", "for b, _ in enumerate(x)")), READS, CALL),
     (WITHOUT_GRADIENTS, READS, CALL),
+    (replaced(BODY, ("(b + 1) * N", "start + N")), READS, CALL),
+    (
+        replaced(BODY, ("    start = b * N\n    end = (b + 1) * N\n", "    start, end = b * N, N * (b + 1)\n")),
+        READS,
+        CALL,
+    ),
+    (
+        replaced(BODY, ("B, T, N = x.size()", "B = x.shape[0]\nN = x.shape[2]"), ("range(B)", "range(x.size(0))")),
+        READS,
+        CALL,
+    ),
+    (replaced(BODY, ("B, T, N = x.size()", "B = len(x)\nN = x.size(-1)")), READS, CALL),
+    (replaced(BODY, ("    start = b", "    if features is None:\n        continue\n    start = b")), READS, CALL),
     (replaced(BODY, ("(b + 1) * N", "N * (b + 1)")), READS, CALL),
     (
         replaced(
@@ -158,10 +171,8 @@ def test_nothing_to_bring(body: str) -> None:
             "something else in the loop",
         ),
         (replaced(BODY, ("    prompts.append", "    text = lambda: b\n    prompts.append")), "than can be told"),
-        (
-            replaced(BODY, ("    start = b", "    if features is None:\n        continue\n    start = b")),
-            "may not come to",
-        ),
+        (replaced(BODY, ("    start = b", "    flat[b] = 0.0\n    start = b")), "in place"),
+        (replaced(BODY, ("    start = b", "    torch.mul(flat, 2, out=flat)\n    start = b")), "in place"),
         (replaced(BODY, ("low, high = x.amin(1), x.amax(1)\n", "high = x.amax(1)\n")), "where low comes from"),
         (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another loop"),
     ],

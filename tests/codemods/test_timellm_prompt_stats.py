@@ -219,6 +219,23 @@ def test_decorated(decorator: str) -> None:
     assert plan(NAME, module().replace("    def", "    @torch.no_grad()\n    def")).kind == PLANNED
 
 
+@pytest.mark.parametrize("change", ["x += 1", "x[b] = 7", "torch.mul(x, 2, out=x)", "x.mul_(2)", "self.norm(x, b)"])
+def test_changed_in_the_loop(change: str) -> None:
+    """Rows may be views of what changes."""
+    norm = {"def norm(self, y, b):": "y[b] = y[b] / 2"}
+    text = with_class(
+        "import torch",
+        CLASS,
+        {
+            "def forecast(self, x):": BODY.replace("@\n", "").replace(
+                "    prompts.append", f"    {change}\n    prompts.append"
+            ),
+            **norm,
+        },
+    )
+    refuses(NAME, text, Ambiguous, "changed in place")
+
+
 def test_scripted() -> None:
     refuses(NAME, module() + "\n\nscripted = torch.jit.script(model)\n", Conflict, "torch.jit.script")
 
