@@ -8,7 +8,7 @@ from typing import Any
 
 from apply_opt.commands.words import language
 from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, OTHER_INPUTS, SEE, UNKNOWN
-from apply_opt.model.measurement import FASTER, SLOWER
+from apply_opt.model.measurement import FASTER, INCONCLUSIVE, SLOWER
 
 LITTLE = 0.05
 """A stage that takes less of a run is not worth anyone's time."""
@@ -30,7 +30,10 @@ def lines(document: Mapping[str, Any]) -> Iterator[Line]:
             most = f"without it at most {1 / (1 - high):.2f}x" if high < 1 else "all of it, as far as can be told"
             little = ": not worth your time" * (high < LITTLE)
             yield "", f"  {stage:22} {share:6.1%}  ({_percent(low, high)})  {most}{little}"
-    yield "bold", f"what pays, each alone with what it needs (all intervals together at {document['level']:.0%})"
+    yield (
+        "bold",
+        f"what pays, each alone with what it needs, by the lower ends of the intervals ({document['level']:.0%} for all together)",
+    )
     for unit in sorted(document["units"], key=lambda unit: -unit["low"]):
         style = {FASTER: "green", SLOWER: "red"}.get(unit["word"], "")
         yield style, f"  {unit['name']}  ({', '.join(unit['classes'])}{'; changes results' if unit['lossy'] else ''})"
@@ -70,14 +73,22 @@ def _together_lines(document: Mapping[str, Any]) -> Iterator[Line]:
     for message in document["failed"].values():
         yield "red", f"  {message}"
     if not names:
-        yield "bold", "nothing is shown to pay for these inputs: leave it as it is"
+        yield "bold", f"nothing is shown to pay for these inputs{_unsure(document['units'])}: leave it as it is"
     elif not pays:
         yield "yellow", "together they are not shown to pay: try the best of them alone"
     else:
         options = [f"--option {shlex.quote(f'{key}={value}')}" for key, value in document["options"].items()]
         lossy = ["--allow lossy"] * any(u["lossy"] for u in document["units"] if set(u["applies"]) <= set(names))
-        yield "bold", "worth doing; this proves it, and applies it:"
+        usual = ", ".join(f"{key}={value}" for key, value in document["own_options"].items())
+        besides = f" (with inputs of its own: {usual})" if usual else ""
+        yield "bold", f"worth doing; this proves that results are the same{besides}, and applies it:"
         yield "bold", " ".join(["apply-opt", *names, *lossy, "--prove", *options, *document["place"]])
+
+
+def _unsure(units: Sequence[Mapping[str, Any]]) -> str:
+    """That more could be seen, where some could not be told from nothing."""
+    is_unsure = any(unit["word"] == INCONCLUSIVE for unit in units)
+    return " (what is inconclusive may: larger inputs, or more --blocks)" if is_unsure else ""
 
 
 def _claim_lines(held: Sequence[Mapping[str, Any]]) -> Iterator[Line]:

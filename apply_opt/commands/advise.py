@@ -98,11 +98,10 @@ class Trial(NamedTuple):
     def _original(self, seed: int) -> dict[str, Any]:
         """One process of the program as it is. Raises :class:`WorkerFailed`, also where it does not run the checkout's code."""
         found = bench.timed(self.original, self.effort, seed)
-        for path, identity in found["identity"].items():
-            if not identity["modules"]:
-                raise WorkerFailed(
-                    "void", f"{path} was never imported: the workload does not run it", (), "--file PATH"
-                )
+        if not any(identity["modules"] for identity in found["identity"].values()):
+            paths = " and ".join(found["identity"])
+            message = f"{paths} was never imported: the workload does not run it with these options"
+            raise WorkerFailed("void", message, (), "other options: --option KEY=VALUE; or name the file: --file PATH")
         return found
 
     def measured(self, candidates: Sequence[Candidate], seed: int) -> tuple[list[Round], dict[str, str]]:
@@ -171,6 +170,7 @@ def run(arguments: argparse.Namespace) -> Result:
         "units": [_told(candidate, verdicts[candidate.name]) for candidate in found if candidate.name in verdicts],
         "not_measured": {**others, **lost},
         **advised,
+        "own_options": _own_options(units, advised["advised"], original.setting.options),
         "claims": [_held(claim, original.setting.options, rounds, verdicts) for claim in said],
         "rounds": [{"seconds": one.seconds, "shares": one.shares} for one in rounds],
     }
@@ -178,10 +178,21 @@ def run(arguments: argparse.Namespace) -> Result:
 
 
 def _place(arguments: argparse.Namespace) -> list[str]:
-    """What was typed to say which checkout is meant, and how many threads."""
+    """What was typed to say which checkout is meant, and what a process may take."""
     found = ["--repo", shlex.quote(arguments.repo)] if arguments.repo != "." else []
     found += [word for path in arguments.file for word in ("--file", shlex.quote(path))]
-    return [*found, "--threads", str(arguments.threads)] if arguments.threads != 1 else found
+    usual = {"threads": 1, "cores": None, "timeout": 900.0, "memory": None}
+    own = {name: getattr(arguments, name) for name in usual}
+    return [
+        *found,
+        *(word for name, value in own.items() if value != usual[name] for word in (f"--{name}", f"{value:g}")),
+    ]
+
+
+def _own_options(units: Catalog, names: Sequence[str], given: Mapping[str, Any]) -> dict[str, str]:
+    """The options that a proof of ``names`` takes besides: those of theirs, where none of them is given."""
+    usual = {key: value for name in names for key, value in units.optimizations[name].workload.items()}
+    return {} if given.keys() & usual.keys() else usual
 
 
 def _candidates(trial: Trial, said: Sequence[Claim]) -> tuple[list[Candidate], dict[str, str]]:
@@ -317,7 +328,11 @@ def _steps(trial: Trial, paying: Sequence[Candidate]) -> tuple[list[Candidate], 
     steps: list[Candidate] = []
     apart = {}
     for candidate in paying:
-        names = [each.name for each in (*(steps[-1].applies if steps else ()), *candidate.applies)]
+        before = [each.name for each in steps[-1].applies] if steps else []
+        own = [each.name for each in candidate.applies]
+        if set(own) <= set(before):  # something else needs it
+            continue
+        names = [*before, *own]
         try:
             steps.append(trial.candidate(candidate.name, names))
         except (Refused, Void) as error:

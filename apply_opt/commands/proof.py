@@ -28,6 +28,7 @@ from apply_opt.commands.planning import (
 from apply_opt.errors import ApplyOptError, Refused, UsageError
 from apply_opt.io import arms, catalog, checkout, extras, files, git, installed, interrupt, machine, prepared, records
 from apply_opt.io.checkout import MAX_SOURCE, SKIPPED, Checkout
+from apply_opt.io.parts import Parts
 from apply_opt.io.workers import Arm, Limits, Setting, WorkerFailed
 from apply_opt.model import changed, patch
 from apply_opt.model.changed import Share, Statement
@@ -159,7 +160,12 @@ def named_checkout(arguments: argparse.Namespace) -> Checkout:
 def alone(place: Checkout, arguments: argparse.Namespace) -> Iterator[Ready]:
     """One arm of a checkout, with nothing changed, and its workload."""
     extras.need("platformdirs", "psutil", "rich", "scipy")
+    parts = Parts(place)
     own = {place.file: files.read(place.path()) or b""}
+    for name in place.target.parts:
+        with contextlib.suppress(Refused):  # not every checkout has it
+            path = parts.file(name)
+            own[path] = files.read(checkout.inside(place.root, path)) or b""
     setting = _setting(arguments, place, own, {}, {MAIN: place.file})
     with interrupt.stoppable(), arms.copies(place.root, own) as (arm,):
         yield Ready(arm, setting, _workload(setting, arm))
@@ -320,7 +326,8 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
     for path, texts in subject.texts.items():
         found = result["identity"][path]
         if not found["modules"]:
-            raise Void(f"{path} was never imported: the workload does not run it", "name the file: --file PATH")
+            message = f"{path} was never imported: the workload does not run it with these options"
+            raise Void(message, "other options: --option KEY=VALUE; or name the file: --file PATH")
         if found["sha256"] != sha256(texts[side]):
             raise Void(f"the arm {SIDES[side]} ran another version of {path}", "run it again")
         lines = {int(line): count for line, count in found["lines"].items()}

@@ -10,7 +10,7 @@ from typing import Optional
 from apply_opt import __version__
 from apply_opt.commands import Result, add_checkout_arguments, state
 from apply_opt.commands.writing import write
-from apply_opt.errors import ApplyOptError, LedgerError, NotRecognised, UsageError
+from apply_opt.errors import ApplyOptError, Conflict, LedgerError, NotRecognised, UsageError
 from apply_opt.io import catalog, checkout, files, git, ledger, transaction
 from apply_opt.io.checkout import STATE_FOLDER, inside
 from apply_opt.io.ledger import Ledger
@@ -194,6 +194,22 @@ def _originals(root: str, record: Optional[Ledger]) -> list[tuple[str, bytes]]:
     return found
 
 
+def _with_those_on_top(record: Ledger, names: Sequence[str]) -> list[str]:
+    """``names``, and what has to come out with them."""
+    found = list(names)
+    while True:
+        try:
+            state.without(record, found, state.contents(record))
+        except state.OnTop as error:
+            more = list(dict.fromkeys([*error.over, *found]))
+            if len(more) > len(found):
+                found = more
+                continue
+        except Conflict:  # it says so when it is tried
+            pass
+        return found
+
+
 def _result(
     root: str, names: Sequence[str], rest: Ledger, changes: Sequence[transaction.Change], commit: str | None
 ) -> Result:
@@ -206,7 +222,7 @@ def _result(
     needed = {name: [n for n in known[name].requires if n in names] for name in left if name in known}
     broken = [name for name, missing in needed.items() if missing]
     lines += [("red", f"{name} does not work without {', '.join(needed[name])}") for name in broken]
-    lines += [("", f"take it out too: apply-opt revert {' '.join(broken)}")] if broken else []
+    lines += [("", f"take it out too: apply-opt revert {' '.join(_with_those_on_top(rest, broken))}")] if broken else []
     document = {
         "checkout": root,
         "reverted": list(names),

@@ -238,7 +238,7 @@ def test_what_is_said(found: dict[str, Any], monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_pays(toy: Toy, run: Run) -> None:
     toy.optimization(NAME, OLD, "        (scale) = self.scale\n")
     ran = run("advise", "--quick", "--option", "size=8", cwd=toy.tree)
-    assert ran.code == 0 and "nothing is shown to pay for these inputs: leave it as it is\n" in ran.out
+    assert ran.code == 0 and "nothing is shown to pay for these inputs" in ran.out and "worth doing" not in ran.out
     assert "what is said about it" not in ran.out
 
 
@@ -283,12 +283,14 @@ def test_one_word_for_several_cases() -> None:
 
 def test_what_does_not_go_together(toy: Toy, run: Run) -> None:
     """The better one of two that exclude each other is advised, and the other one is named with the reason."""
-    slow = waiting(toy, *PAYING)
+    slow = waiting(toy, "toy_no_long")
+    slow.source(SLOW.replace("0.004", "0.010"))
+    slow.optimization("toy_no_short", "        time.sleep(0.010)\n", "        time.sleep(0.0)\n")
     manifest = slow.pack / "patches" / "toy_no_short" / "optimization.toml"
     manifest.write_text(manifest.read_text() + 'conflicts = ["toy_no_long"]\n')
     found = advised(run, slow)
-    assert found["advised"] == ["toy_no_long"]
-    assert found["apart"] == {"toy_no_short": "does not go together with toy_no_long"}
+    (name,), (other,) = found["advised"], found["apart"]
+    assert {name, other} == {*PAYING} and found["apart"][other] == f"does not go together with {name}"
 
 
 def test_what_is_typed_next_names_the_checkout(toy: Toy, run: Run) -> None:
@@ -329,11 +331,23 @@ def test_of_no_gain_together_nothing_is_typed() -> None:
     """Where both together are slower, or cannot be told, there is no command."""
     gain = {"word": SLOWER, "speedup": (0.9, 0.8, 0.95)}
     document: dict[str, Any] = {"advised": ["a", "b"], "together": {"8": gain}, "adds": {}, "left": [], "apart": {}}
-    document |= {"failed": {}, "units": [], "options": {}, "place": []}
+    document |= {"failed": {}, "units": [], "options": {}, "place": [], "own_options": {}}
     lines = [text for _, text in advice._together_lines(document)]
     assert lines[-1].startswith("together they are not shown to pay") and not any("apply-opt" in line for line in lines)
     failed = {**document, "together": {}, "failed": {"together": "broken"}}
     assert "  broken" in [text for _, text in advice._together_lines(failed)]
+
+
+def test_what_is_needed_by_another_one(toy: Toy, run: Run) -> None:
+    """It is there with that, and nothing is said of it alone; and what a proof runs besides is told, where that is something else."""
+    slow = waiting(toy, *PAYING)
+    manifest = slow.pack / "patches" / "toy_no_long" / "optimization.toml"
+    manifest.write_text(manifest.read_text() + 'requires = ["toy_no_short"]\n[workload]\nsize = "6"\n')
+    words = ("advise", "--quick", "--blocks", 5, "--seed", "1", "--cores", 1, "--timeout", 60)
+    ran = run(*words, cwd=slow.tree)
+    assert "together: toy_no_short toy_no_long\n" in ran.out and "left out" not in ran.out and " adds: " not in ran.out
+    assert "the same (with inputs of its own: size=6), and applies it:\n" in ran.out
+    assert "\napply-opt toy_no_short toy_no_long --prove --cores 1 --timeout 60\n" in ran.out
 
 
 def test_a_share_of_more_than_all() -> None:

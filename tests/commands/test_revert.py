@@ -16,6 +16,7 @@ from support import (
     LIGHT,
     QUICK,
     REFERENCE,
+    ROOT,
     TF32,
     THREADS,
     Ran,
@@ -87,6 +88,17 @@ def test_the_last_one_first(applied: Path, run: Run) -> None:
         assert f"{QUICK[left]} is taken out" in ran.out
         assert (f"still applied: {', '.join(QUICK[:left])}" if left else "nothing is applied any more") in ran.out
     assert contents(applied) == contents(REFERENCE, "__pycache__")
+
+
+def test_what_is_left_without_something_comes_out_with_all_on_top(tmp_path: Path, run: Run) -> None:
+    """The next step that is told can be taken."""
+    tree = copy(ROOT / "target_repos" / "time_llm" / "reference", tmp_path / "tree")
+    assert run("timellm_outputs_off", "timellm_sdpa", "timellm_prompt_kv", cwd=tree).code == 0
+    ran = run("revert", "timellm_outputs_off", cwd=tree)
+    assert "timellm_sdpa does not work without timellm_outputs_off\n" in ran.out
+    assert "take it out too: apply-opt revert timellm_prompt_kv timellm_sdpa\n" in ran.out
+    assert run("revert", "timellm_prompt_kv", "timellm_sdpa", cwd=tree).code == 0
+    assert contents(tree) == contents(ROOT / "target_repos" / "time_llm" / "reference", "__pycache__")
 
 
 @pytest.mark.parametrize(
