@@ -298,6 +298,9 @@ def _plan_one(view: _View, tree: _Tree, names: set[str], optimization: Optimizat
     if blocked and has_site:
         return blocked
     if outcome.kind != PLANNED:
+        missing = sorted(set(optimization.requires) - names)
+        if missing and isinstance(outcome.error, NoSite):  # it is put on top of what these make
+            return outcome._replace(next_step=f"together: apply-opt {' '.join([*missing, optimization.name])}")
         return outcome
     return held_back._replace(file=outcome.file) if held_back else outcome._replace(notes=notes)
 

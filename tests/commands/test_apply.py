@@ -16,6 +16,7 @@ from support import (
     LIGHT,
     QUICK,
     REFERENCE,
+    ROOT,
     TF32,
     THREADS,
     Ran,
@@ -693,3 +694,11 @@ def test_json_says_all_that_happened(checkout: Path, run: Run) -> None:
     }
     assert document["sha256"]["before"] != document["sha256"]["after"]
     assert document["commit"] is None
+
+
+def test_what_is_put_on_top_of_another_one(tmp_path: Path, run: Run) -> None:
+    """Alone it has no place; the next step names both."""
+    tree = copy(ROOT / "target_repos" / "time_llm" / "reference", tmp_path / "tree")
+    ran = run("timellm_sdpa", cwd=tree)
+    assert ran.code == 3 and "\n  together: apply-opt timellm_outputs_off timellm_sdpa\n" in ran.err
+    assert run("timellm_outputs_off", "timellm_sdpa", cwd=tree).code == 0
