@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> Result:
         "not_measured": {**others, **lost},
         **advised,
         "own_options": _own_options(units, advised["advised"], original.setting.options),
-        "claims": [_held(claim, original.setting.options, rounds, verdicts) for claim in said],
+        "claims": [_held(claim, original.setting.options, rounds, verdicts, others) for claim in said],
         "rounds": [{"seconds": one.seconds, "shares": one.shares} for one in rounds],
     }
     return Result(list(advice.lines(document)), document)
@@ -370,10 +370,14 @@ def _held(
     options: Mapping[str, Any],
     rounds: Sequence[Round],
     verdicts: Mapping[str, Mapping[str, Verdict]],
+    others: Collection[str] = (),
 ) -> dict[str, Any]:
-    """A claim against what was measured in each case that it is about."""
+    """A claim against what was measured in each case that it is about; ``others`` are optimizations that cannot be had here."""
     told: dict[str, Any] = {"says": claim.says, "says_zh": claim.says_zh, "said": list(claim.said), "see": claim.see}
     told |= {"stage": claim.stage, "of": claim.of, "unit": claim.unit, "ask": claim.ask, "measured": {}}
+    stages = {stage for own in rounds[0].shares[0].values() for stage in own}
+    if claim.unit in others or (claim.stage and claim.stage not in stages):
+        return {**told, "word": NOT_MEASURED}
     cases = [case for case in rounds[0].seconds[ORIGINAL[0]] if claim.is_about(case, options)]
     if claim.see or not cases:
         return {**told, "word": SEE if claim.see else OTHER_INPUTS}

@@ -139,8 +139,9 @@ def against(
     A round has the seconds of all programs, each run once, in random order: a randomised complete block design (R. A. Fisher,
     "The Design of Experiments", 1935). What a round and a program do to the logarithm is taken out; what is left is the noise of
     all programs together, known well from a few rounds already. Without ``names`` all others are held against it. ``level`` holds
-    for all intervals together (C. E. Bonferroni, 1936). A program may be noisier than the others: its interval is never narrower
-    than Student's t over its own ratios at ``level`` gives. Raises :class:`ValueError` where there is one round only.
+    for all intervals together (C. E. Bonferroni, 1936), where programs are about as noisy as each other. The interval of one that is
+    noisier is never narrower than Student's t over its own ratios gives, at ``level`` for it alone: with many such, more of them are
+    wrong. Raises :class:`ValueError` where there is one round only.
     """
     if len(rounds) < 2:
         raise ValueError("an interval needs at least two rounds")

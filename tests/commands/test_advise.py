@@ -11,7 +11,7 @@ from support import Ran, snapshot
 from toy import NAME, OLD, TARGET, Toy
 
 from apply_opt.commands import advice, advise
-from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, NOT_MEASURED, UNKNOWN, parse_claims
+from apply_opt.model.claims import BOTH, HOLDS, LESS, MORE, NOT_MEASURED, OTHER_INPUTS, UNKNOWN, parse_claims
 from apply_opt.model.measurement import FASTER, NO_DIFFERENCE, SLOWER, Interval, Verdict
 
 Run = Callable[..., Ran]
@@ -388,6 +388,10 @@ def test_a_claim_about_several_cases() -> None:
     assert word(says="x", stage="stage", said=[0.4, 0.6]) == BOTH
     assert word(says="x", stage="stage", said=[0.4, 0.6], case="8") == HOLDS
     assert word(says="x", unit="other", said=[1, 2]) == NOT_MEASURED
+    assert word(says="x", stage="nowhere", said=[1, 2], options={"size": 3}) == NOT_MEASURED, "whatever the inputs"
+    of_others = parse_claims({"claim": [{"says": "x", "unit": "other", "said": [1, 2], "options": {"size": 3}}]})[0]
+    assert advise._held(of_others, {}, rounds, verdicts)["word"] == OTHER_INPUTS
+    assert advise._held(of_others, {}, rounds, verdicts, ["other"])["word"] == NOT_MEASURED
     noisy = rounds_of(*[{"8": gain} for gain in (0.2, 9.0, 0.3, 7.0)])
     claim = parse_claims({"claim": [{**told, "said": [1.0, 1.2]}]})[0]
     assert advise._held(claim, {}, noisy, advise._verdicts(noisy, ["toy"]))["word"] == UNKNOWN
