@@ -374,7 +374,7 @@ def _wavelets_of_each(model, windows):
 
     generator = _generator(model)
     if generator is None:
-        return {}
+        return {"features": "none: its prompts are of another kind"}
     series = windows.permute(0, 2, 1).contiguous()
     given = {"min": -1.25, "max": 2.5, "median": 0.5, "lags": [1, 2, 3, 5, 8], "description": "Waves."}
     given |= {"seq_len": windows.shape[1], "pred_len": PREDICTED}
