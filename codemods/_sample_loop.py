@@ -1,4 +1,4 @@
-"""A loop over the samples of a batch that writes prompts from wavelets, and what is in it."""
+"""A loop over the samples of a batch that writes prompts, and what is in it."""
 
 from __future__ import annotations
 
@@ -86,6 +86,15 @@ def _sides(value: ast.expr) -> list[ast.expr]:
 
 def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def is_asked(source: Source, node: ast.AST) -> bool:
+    """Whether only the truth of ``node`` matters."""
+    parent = source.ancestors(node)[0]
+    if isinstance(parent, ast.BoolOp):
+        return is_asked(source, parent)
+    is_not = isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
+    return is_not or (isinstance(parent, (ast.If, ast.IfExp)) and parent.test is node)
 
 
 def check_plain(source: Source, loop: ast.For) -> None:

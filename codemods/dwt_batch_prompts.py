@@ -19,7 +19,7 @@ from ._counting import Counting, counting
 from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line, text_of
 from ._products import in_loop
-from ._sample_loop import WRITER, check_plain, check_unchanged, given_once, own_statements, stores
+from ._sample_loop import WRITER, check_plain, check_unchanged, given_once, is_asked, own_statements, stores
 from ._scopes import calls, has_star, parameters_of, position, targets_of
 from .dwt_batch_features import NUMBERS
 
@@ -221,6 +221,4 @@ def _is_tested(source: Source, node: ast.AST) -> bool:
     parent = source.ancestors(node)[0]
     if isinstance(parent, ast.Compare):
         return all(isinstance(c, ast.Constant) and c.value is None for c in parent.comparators)
-    return isinstance(parent, (ast.BoolOp, ast.If, ast.IfExp)) or (
-        isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
-    )
+    return is_asked(source, node)

@@ -20,7 +20,7 @@ from ._counting import without_bar
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._lines import above, starts_line
 from ._products import in_loop
-from ._sample_loop import check_unchanged
+from ._sample_loop import check_unchanged, is_asked
 from ._scopes import calls, certain, parameters_of, position
 
 HELPER, SITE = "_on_host", "rows"
@@ -157,17 +157,8 @@ def _kind(source: Source, row: ast.Subscript) -> str:
     if isinstance(parent, ast.Compare) and len(parent.ops) == 1:
         (other,) = [side for side in (parent.left, *parent.comparators) if side is not node]
         is_number = isinstance(other, ast.Constant) and type(other.value) in (int, float) and other.value in EXACT
-        return "compared" if is_number and _is_asked(source, parent) else ""
+        return "compared" if is_number and is_asked(source, parent) else ""
     return ""
-
-
-def _is_asked(source: Source, node: ast.AST) -> bool:
-    """Whether only the truth of ``node`` matters."""
-    parent = source.ancestors(node)[0]
-    if isinstance(parent, ast.BoolOp):
-        return _is_asked(source, parent)
-    is_not = isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
-    return is_not or (isinstance(parent, (ast.If, ast.IfExp)) and parent.test is node)
 
 
 def _check(source: Source, rows: Rows) -> None:

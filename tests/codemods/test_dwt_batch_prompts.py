@@ -221,6 +221,14 @@ def test_whether_that_is_one_sample_cannot_be_told(body: str) -> None:
             "something else is done with",
         ),
         (replaced(BODY, ("prompts = []", "prompts = []\ngenerator = self.generator")), "something else is done with"),
+        (
+            replaced(BODY, ("prompts = []", "prompts = []\nother = self.generator if B else None")),
+            "something else is done with",
+        ),
+        (
+            replaced(BODY, ("prompts = []", "prompts = []\nother = self.generator or self.others")),
+            "something else is done with",
+        ),
         (replaced(BODY, ("    features =", "    self.adapt(b)\n    features =")), "something else is done with"),
         (replaced(BODY, ("    features =", "    self.jitter(other, b)\n    features =")), "in place"),
         (replaced(BODY, ("    features =", "    noise(other, b)\n    features =")), "in place"),
