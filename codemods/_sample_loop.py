@@ -74,7 +74,14 @@ def _may_write(function: ast.AST, node: ast.AST) -> bool:
         return False
     every = [n for n in ast.walk(function) if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
     given = [n.value for n in every if ast.unparse(targets_of(n)[0]) == ast.unparse(target)]
-    return not given or not all(isinstance(value, PLAIN) for value in given)
+    return not given or not all(_is_plain(value) for value in given)
+
+
+def _is_plain(value: Optional[ast.expr]) -> bool:
+    """Whether that is a list, a dictionary or a text: also one that is put where there is none."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "setdefault":
+        return len(value.args) == 2 and isinstance(value.args[1], PLAIN)
+    return isinstance(value, PLAIN)
 
 
 def _sides(value: ast.expr) -> list[ast.expr]:

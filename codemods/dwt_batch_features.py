@@ -21,7 +21,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee
 
-from ._canonical import form
+from ._canonical import CHANGING, form
 from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
 from ._helpers import check_imported, helpers, insert_above, is_rebound, refuse_taken, reindent
 from ._lines import below, is_alone
@@ -62,7 +62,6 @@ MODES = ("reflect", "zero", "constant", "periodic", "symmetric")
 MODULES = ("torch", "nn", "np", "ptwt")
 BUILTINS = ("sum", "len", "max", "min", "int", "float", "isinstance", "RuntimeError")
 SETTING = re.compile(r"self\.\w+ == '\w+'")
-CHANGING = ("append", "extend", "insert", "update", "add", "pop", "popitem", "setdefault", "clear", "remove", "discard")
 PURE = [
     "abs",
     "all",

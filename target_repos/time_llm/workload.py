@@ -426,13 +426,19 @@ def _recording(model, part, outputs):
             raise _Stop
 
     if part == "prompts":
-        tokenizer.__class__ = type(cls.__name__, (cls,), {"__call__": called})
+        _with_method(tokenizer, "__call__", called)
     hook = _words(model).register_forward_pre_hook(looked_up)
     try:
         yield
     finally:
         hook.remove()
         tokenizer.__class__ = cls
+
+
+def _with_method(thing, name, method):
+    """Give ``thing`` a class of its own, that of before with another method."""
+    cls = type(thing)
+    thing.__class__ = type(cls.__name__, (cls,), {name: method})
 
 
 def _tokenizer(model):
@@ -532,15 +538,11 @@ def _wrong_prompts(change):
         for model in subject.values():
             tokenizer = _tokenizer(model)
             cls = type(tokenizer)
-            tokenizer.__class__ = type(
-                cls.__name__,
-                (cls,),
-                {
-                    "__call__": lambda self, text, *more, cls=cls, **options: cls.__call__(
-                        self, change(text), *more, **options
-                    )
-                },
-            )
+
+            def called(self, text, *more, cls=cls, **options):
+                return cls.__call__(self, change(text), *more, **options)
+
+            _with_method(tokenizer, "__call__", called)
         return True
 
     return wrong
@@ -561,38 +563,35 @@ def _stale_words(subject):
     return True
 
 
-def _late_windows(subject):
+def _wrong_loaders(change):
+    """Every data set and its loader as ``change(data, loader)`` leaves them."""
+
+    def wrong(subject):
+        if not hasattr(subject, "loaders"):
+            return False
+        provide = subject.loaders.provide
+
+        def changed(args, flag):
+            data, loader = provide(args, flag)
+            change(data, loader)
+            return data, loader
+
+        subject.loaders.provide = changed
+        return True
+
+    return wrong
+
+
+def _late(data, loader):
     """Every window a step later, but the last."""
-    if not hasattr(subject, "loaders"):
-        return False
-    provide = subject.loaders.provide
-
-    def late(args, flag):
-        data, loader = provide(args, flag)
-        cls = type(data)
-        data.__class__ = type(
-            cls.__name__, (cls,), {"__getitem__": lambda self, i: cls.__getitem__(self, min(i + 1, len(self) - 1))}
-        )
-        return data, loader
-
-    subject.loaders.provide = late
-    return True
+    cls = type(data)
+    _with_method(data, "__getitem__", lambda self, i: cls.__getitem__(self, min(i + 1, len(self) - 1)))
 
 
-def _other_order(subject):
+def _turned(data, loader):
     """The windows of each batch in another order."""
-    if not hasattr(subject, "loaders"):
-        return False
-    provide = subject.loaders.provide
-
-    def turned(args, flag):
-        data, loader = provide(args, flag)
-        collate = loader.collate_fn
-        loader.collate_fn = lambda samples: collate([*samples[1:], samples[0]])
-        return data, loader
-
-    subject.loaders.provide = turned
-    return True
+    collate = loader.collate_fn
+    loader.collate_fn = lambda samples: collate([*samples[1:], samples[0]])
 
 
 def _last_loss(subject):
@@ -607,7 +606,7 @@ WRONG = {
     "one prompt for the whole batch": _wrong_prompts(lambda prompts: [prompts[0]] * len(prompts)),
     "the neighbours' prompts": _wrong_prompts(lambda prompts: [*prompts[1:], prompts[0]]),
     "words that do not learn": _stale_words,
-    "windows a step late": _late_windows,
-    "windows of a batch in another order": _other_order,
+    "windows a step late": _wrong_loaders(_late),
+    "windows of a batch in another order": _wrong_loaders(_turned),
     "the last loss for all": _last_loss,
 }
