@@ -160,7 +160,7 @@ class HELPER:
         `linear` (T, 2 K + coefficients): the sum over each band, its mean change, all coefficients. `squares` (coefficients, K)
         adds up a band's.
         """
-        key = self.generator.wavelet, self.generator.level, T, device
+        key = self.generator.wavelet, self.generator.level, KEY
         if key not in self.matrices:
             bands = self.bands(torch.eye(T, dtype=torch.float64))
             sums = [band.sum(dim=1, keepdim=True) for band in bands]
@@ -249,14 +249,21 @@ def features_of_each(self, x_enc):
 
 
 def classes(cls: str, mode: str, digits: Mapping[str, int], condition: str) -> str:
-    """The two classes for a generator called ``cls``; ``mode`` is how its decomposition treats the ends of a series.
+    """The two classes for a generator called ``cls``; ``mode`` is what says how its decomposition treats the ends of a series.
 
     ``digits`` is with how many digits after the point ``generator`` prints which number, if ``condition`` holds.
     """
     shown = "{" + ", ".join(f'"{name}": {number}' for name, number in digits.items()) + "}"
     if condition:
         shown = f"{{}}\n        if {condition}:\n            self.digits = {shown}"
-    made = TEXT.replace("MODE", f'"{mode}"').replace("DIGITS", shown).replace("ROWS", ROWS).replace("HELPER", HELPER)
+    key = "T, device" + (f", self.{mode}" if mode.startswith("generator.") else "")
+    made = (
+        TEXT.replace("KEY", key)
+        .replace("MODE", mode)
+        .replace("DIGITS", shown)
+        .replace("ROWS", ROWS)
+        .replace("HELPER", HELPER)
+    )
     return made.replace("GENERATOR", cls)
 
 

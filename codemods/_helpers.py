@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from typing import Optional, Union
@@ -116,6 +117,44 @@ def check_imported(source: Source, *names: str) -> None:
 
 
 MODULES = {"torch": "torch", "nn": "torch.nn", "np": "numpy", "ptwt": "ptwt"}
+"""What modules are usually called, and the modules."""
+
+
+def check_free(source: Source, *names: str) -> None:
+    """Raise :class:`Ambiguous` where one of ``names`` is not what a module or a builtin is usually called (:data:`MODULES`)."""
+    for name in names:
+        module, meant_by_us = _imported(source).get(name), MODULES.get(name)
+        is_unknown = meant_by_us and not module and any(isinstance(n, ast.Name) for n in named(source, name))
+        if is_unknown or is_rebound(source, name) or helpers(source, name) or module not in (None, meant_by_us):
+            raise Ambiguous(f"{source.name}: {name} means something else in some place")
+
+
+def imports(source: Source, *names: str) -> str:
+    """The imports of those modules that ``source`` does not call as is usual (:data:`MODULES`); see :func:`check_free`."""
+    missing = [name for name in names if _imported(source).get(name) != MODULES[name]]
+    return "".join(
+        f"import {MODULES[name]}" + (f" as {name}\n" if name != MODULES[name] else "\n") for name in missing
+    ) + ("\n" if missing else "")
+
+
+def with_usual_names(source: Source, function: Function) -> Function:
+    """A copy of ``function`` that calls modules as is usual (:data:`MODULES`): ``ptwt.wavedec`` for an imported ``wavedec``."""
+    return _UsualNames(source).visit(copy.deepcopy(function))  # type: ignore[no-any-return]
+
+
+class _UsualNames(ast.NodeTransformer):
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        meaning = _imported(self.source).get(node.id, "")
+        if is_rebound(self.source, node.id):
+            return node
+        for name, module in sorted(MODULES.items(), key=lambda item: -len(item[1])):
+            if (meaning + ".").startswith(module + "."):
+                usual = ast.parse(name + meaning.removeprefix(module), mode="eval").body
+                return ast.copy_location(usual, node)
+        return node
 
 
 def meant(source: Source, node: ast.expr) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from apply_opt.errors import Ambiguous, NoSite
 from apply_opt.model.source import Function, Source
 
-from ._helpers import helpers, meant
+from ._helpers import helpers, meant, with_usual_names
 from ._sample_loop import WRITER
 from ._scopes import bindings, methods, scope_of
 
@@ -105,7 +105,9 @@ def check_global(source: Source, function: ast.expr) -> None:
 
 def as_it_was(source: Source, function: Function) -> Function:
     """``function`` with ``ptwt.wavedec`` in the place of our function for it, where that is as we write it."""
-    ours = "\n\n\n".join(ast.unparse(f) for name in (KEPT, "_filters") for f in helpers(source, name))
+    ours = "\n\n\n".join(
+        ast.unparse(with_usual_names(source, f)) for name in (KEPT, "_filters") for f in helpers(source, name)
+    )
     written = [
         s for s in ast.parse(KEPT_TEXT.replace("WAVEDEC", "ptwt.wavedec")).body if isinstance(s, ast.FunctionDef)
     ]

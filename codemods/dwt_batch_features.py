@@ -11,7 +11,6 @@ What ``forward`` computes is written down once more for that. So this is for gen
 from __future__ import annotations
 
 import ast
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Optional
@@ -23,7 +22,7 @@ from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._canonical import CHANGING, form
 from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
-from ._helpers import check_imported, helpers, insert_above, is_rebound, refuse_taken, reindent
+from ._helpers import MODULES, check_free, imports, insert_above, meant, refuse_taken, reindent, with_usual_names
 from ._lines import below, is_alone
 from ._sample_loop import WRITER
 from ._scopes import calls, methods, targets_of
@@ -59,7 +58,6 @@ NUMBERS = (
 )
 """The features that are no whole numbers."""
 MODES = ("reflect", "zero", "constant", "periodic", "symmetric")
-MODULES = ("torch", "nn", "np", "ptwt")
 BUILTINS = ("sum", "len", "max", "min", "int", "float", "isinstance", "RuntimeError")
 SETTING = re.compile(r"self\.\w+ == '\w+'")
 PURE = [
@@ -126,7 +124,7 @@ class Generator(NamedTuple):
 
     cls: ast.ClassDef
     forward: Function
-    mode: ast.Constant
+    mode: str
 
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
@@ -142,9 +140,9 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The two classes above the generator's, and the method below ``forward``."""
     found = _generator(source, _class(source))
-    text = classes(found.cls.name, str(found.mode.value), *_digits(source, found.cls))
+    text = classes(found.cls.name, found.mode, *_digits(source, found.cls))
     return [
-        insert_above(source, found.cls, text),
+        insert_above(source, found.cls, imports(source, *MODULES) + text),
         below(source, found.forward, "\n" + reindent(method(), source.indent_unit())),
     ]
 
@@ -179,14 +177,23 @@ def _generator(source: Source, cls: ast.ClassDef) -> Generator:
     for name in {name for name in (*FORMS, *WORDS) if own.count(name) > 1}:
         raise Ambiguous(f"{source.name}: {cls.name}.{name} is defined more than once")
     (forward,) = [m for m in methods(cls) if m.name == "forward"]
-    plain = as_it_was(source, forward)
+    plain = with_usual_names(source, as_it_was(source, forward))
     found = [c for c in ast.walk(plain) if isinstance(c, ast.Call) and ast.unparse(c.func) == "ptwt.wavedec"]
     modes = [k.value for c in found for k in c.keywords if k.arg == "mode"]
-    if len(modes) != 1 or not isinstance(modes[0], ast.Constant) or modes[0].value not in MODES:
+    mode = _mode(modes[0]) if len(modes) == 1 else ""
+    if not mode:
         raise Ambiguous(
             f"{source.name}:{forward.lineno}: {cls.name}.forward does not decompose in one call of ptwt.wavedec"
         )
-    return Generator(cls, forward, modes[0])
+    return Generator(cls, forward, mode)
+
+
+def _mode(value: ast.expr) -> str:
+    """How our class says what is said of a series' ends: a text, or an attribute of the generator; nothing for others."""
+    if isinstance(value, ast.Constant) and value.value in MODES:
+        return f'"{value.value}"'
+    text = ast.unparse(value)
+    return text.replace("self.", "generator.", 1) if re.fullmatch(r"self\.\w+", text) else ""
 
 
 def _check(source: Source, found: Generator) -> None:
@@ -210,11 +217,8 @@ def _check(source: Source, found: Generator) -> None:
                 f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
             )
     _check_words(source, found.cls)
-    _check_class(source, found.cls)
-    check_imported(source, *MODULES)
-    for name in (*MODULES, *BUILTINS):
-        if is_rebound(source, name) or helpers(source, name):
-            raise Ambiguous(f"{source.name}: {name} means something else in some place")
+    _check_class(source, found)
+    check_free(source, *MODULES, *BUILTINS)
     if not is_alone(source, found.forward):
         raise Ambiguous(f"{source.name}:{found.forward.lineno}: forward shares its lines with something else")
 
@@ -283,22 +287,23 @@ def _check_words(source: Source, cls: ast.ClassDef) -> None:
     own = {m.name for m in methods(cls)}
     for function in _called(cls, WORDS):
         for call in (n for n in ast.walk(function) if isinstance(n, ast.Call)):
-            text = ast.unparse(call.func)
+            text = meant(source, call.func)
             is_own = text.startswith("self.") and text.removeprefix("self.") in own
-            is_known = text in PURE or text.startswith(("np.", "math.")) or callee(call) in ASKING
+            is_known = text in PURE or text.startswith(("numpy.", "math.")) or callee(call) in ASKING
             if not is_own and not is_known:
                 raise Ambiguous(f"{source.name}:{call.lineno}: what {text} does cannot be told")
             if ".random" in text:
                 raise Ambiguous(f"{source.name}:{call.lineno}: {text} gives something else each time")
 
 
-def _check_class(source: Source, cls: ast.ClassDef) -> None:
+def _check_class(source: Source, found: Generator) -> None:
     """Raise where the methods that are seen may not be those that run."""
+    cls = found.cls
     line = f"{source.name}:{cls.lineno}"
-    if cls.decorator_list or [ast.unparse(base) for base in cls.bases] not in (["nn.Module"], ["torch.nn.Module"]):
+    if cls.decorator_list or [meant(source, base) for base in cls.bases] != ["torch.nn.Module"]:
         raise Ambiguous(f"{line}: {cls.name} is decorated, or no plain torch.nn.Module")
     own = [m.name for m in methods(cls)]
-    if {"__call__", "__getattr__", "__getattribute__", "level", "wavelet"} & set(own):
+    if {"__call__", "__getattr__", "__getattribute__", "level", "wavelet", found.mode.rpartition(".")[2]} & set(own):
         raise Ambiguous(f"{line}: how {cls.name} is called, or what its settings are, is its own matter")
     seen = {*FORMS, *WORDS}
     for node in ast.walk(source.tree):
@@ -314,7 +319,7 @@ def _check_class(source: Source, cls: ast.ClassDef) -> None:
 
 def _form(source: Source, function: Function) -> str:
     """Its form, for a decomposition of any of the ``MODES``."""
-    made = copy.deepcopy(as_it_was(source, function))
+    made = with_usual_names(source, as_it_was(source, function))
     for call in (n for n in ast.walk(made) if isinstance(n, ast.Call) and callee(n) == "wavedec"):
         for keyword in (k for k in call.keywords if k.arg == "mode"):
             keyword.value = ast.Constant(MODES[0])

@@ -186,6 +186,20 @@ def test_how_the_ends_are_treated(mode: str) -> None:
     assert f'level=generator.level, mode="{mode}")' in after and "reflect" not in after
 
 
+def test_how_the_ends_are_treated_is_a_setting() -> None:
+    """It is read when it is needed, and what is kept for it is kept for it alone."""
+    after = changed(GENERATOR.replace('mode="reflect"', "mode=self.ends"))
+    assert "level=generator.level, mode=generator.ends)" in after and "reflect" not in after
+    assert "key = self.generator.wavelet, self.generator.level, T, device, self.generator.ends\n" in after
+    own = "    @property\n    def ends(self):\n        return 3\n\n    def _calculate"
+    refuses(
+        NAME,
+        replaced(GENERATOR, ('mode="reflect"', "mode=self.ends"), ("    def _calculate", own)),
+        Ambiguous,
+        "settings",
+    )
+
+
 OTHER = {
     "forward, on half of the steps": (("x_enc.reshape(B * N, 1, T)", "x_enc.reshape(B * N, 1, T)[..., ::2]"), "forward"),
     "forward, one more feature": (('"difficulty": self', '"length": T, "difficulty": self'), "forward"),
@@ -322,27 +336,56 @@ def test_look_alikes() -> None:
 def test_decorated_and_other_imports() -> None:
     decorated = GENERATOR.replace("    def forward", "    @torch.compile\n    def forward")
     refuses(NAME, decorated, Conflict, "forward is decorated")
-    refuses(
-        NAME, GENERATOR.replace("import numpy as np", "import cupy as np"), Ambiguous, "numpy is not imported as np"
-    )
-    refuses(NAME, GENERATOR.replace("import ptwt\n", ""), Ambiguous, "ptwt is not imported")
-    refuses(
-        NAME,
-        GENERATOR.replace("from torch import nn", "import other.nn as nn"),
-        Ambiguous,
-        "torch.nn is not imported as nn",
-    )
+    for module, other in (
+        ("import numpy as np", "import cupy as np"),
+        ("from torch import nn", "import other.nn as nn"),
+    ):
+        assert plan(NAME, replaced(GENERATOR, (module, other))).kind == REFUSED
+    refuses(NAME, GENERATOR.replace("import ptwt\n", ""), Ambiguous, "ptwt means something else")
+
+
+IMPORTS = {
+    "a name for ptwt": (("import ptwt", "import ptwt as pt"), ("ptwt.wave", "pt.wave"), "import ptwt\n\n\n"),
+    "its function": (("import ptwt", "from ptwt import wavedec"), ("ptwt.wave", "wave"), "import ptwt\n\n\n"),
+    "its function renamed": (("import ptwt", "from ptwt import wavedec as dwt"), ("ptwt.wavedec", "dwt"), "import ptwt\n\n\n"),
+    "numpy": (("import numpy as np", "import numpy"), ("np.", "numpy."), "import numpy as np\n\n\n"),
+    "torch.nn": (("from torch import nn\n", ""), ("nn.Module", "torch.nn.Module"), "import torch.nn as nn\n\n\n"),
+    "its module": (("from torch import nn", "from torch.nn import Module"), ("nn.Module", "Module"), "import torch.nn as nn\n\n\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IMPORTS)
+def test_modules_by_other_names(what: str) -> None:
+    """What our class needs is imported beside it."""
+    (old, new), name, added = IMPORTS[what]
+    plain = changed(GENERATOR)
+    text = GENERATOR.replace(old, new).replace(*name)
+    after = changed(text)
+    first = plain.index("class _RowByRow"), plain.index("class DWTPromptGenerator(")
+    helper = added + plain[slice(*first)]
+    where = text.index("class DWTPromptGenerator(")
+    assert after.startswith(text[:where] + helper)
+
+
+def test_a_name_that_is_needed_is_taken() -> None:
+    for text in ("import pywt as ptwt\nimport ptwt as pt", "import ptwt as pt\nptwt = None"):
+        before = GENERATOR.replace("import ptwt", text).replace("ptwt.wave", "pt.wave")
+        assert plan(NAME, before).kind == REFUSED
+    local = "    def forward(self, x_enc):\n        wavedec = other\n"
+    before = GENERATOR.replace("import ptwt", "from ptwt import wavedec").replace("ptwt.wave", "wave")
+    refuses(NAME, before.replace("    def forward(self, x_enc):\n", local), Ambiguous, "in one call of ptwt.wavedec")
 
 
 @pytest.mark.parametrize("name", ["sum", "len", "max", "float", "torch", "np", "ptwt"])
 def test_names_that_mean_something_else(name: str) -> None:
-    refuses(NAME, GENERATOR + f"\n\ndef {name}(*values):\n    return 0\n", Ambiguous, f"{name} means something else")
-    refuses(NAME, GENERATOR + f"\n\n{name} = None\n", Ambiguous, f"{name} means something else")
+    said = "np.clip does cannot be told" if name == "np" else f"{name} means something else"
+    refuses(NAME, GENERATOR + f"\n\ndef {name}(*values):\n    return 0\n", Ambiguous, said)
+    refuses(NAME, GENERATOR + f"\n\n{name} = None\n", Ambiguous, said)
 
 
 def test_another_call_of_the_decomposition() -> None:
     refuses(NAME, GENERATOR.replace("ptwt.wavedec", "pywt.wavedec"), Ambiguous, "in one call of ptwt.wavedec")
-    refuses(NAME, GENERATOR.replace('mode="reflect"', "mode=self.mode"), Ambiguous, "in one call of ptwt.wavedec")
+    refuses(NAME, GENERATOR.replace('mode="reflect"', "mode=self.modes[0]"), Ambiguous, "in one call of ptwt.wavedec")
     refuses(NAME, GENERATOR.replace('mode="reflect"', 'mode="odd"'), Ambiguous, "in one call of ptwt.wavedec")
 
 

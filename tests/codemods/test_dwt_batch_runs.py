@@ -183,6 +183,25 @@ def test_other_decompositions(module: Any, wavelet: str, level: int, shape: tupl
         assert all(same(features[name], found[b][name]) for name in features)
 
 
+def test_ends_that_are_a_setting(tmp_path: Path) -> None:
+    """Each generator's own, also of the matrices that are kept; its modules have other names."""
+    text = GENERATOR.read_text()
+    for old, new in (("mode=\"reflect\"", "mode=self.ends"), ("import ptwt", "from ptwt import wavedec as dwt")):
+        assert old in text
+        text = text.replace(old, new)
+    module = loaded(tmp_path, plan("dwt_batch_features", text.replace("ptwt.wavedec", "dwt")).after.decode())
+    x = series("walk", 4, 2, 96)
+    for ends in ("zero", "reflect", "periodic"):
+        generator = module.DWTPromptGenerator()
+        generator.ends = ends
+        alone = [generator(x[b : b + 1]) for b in range(4)]
+        found = generator.features_of_each(x)
+        assert all(same(alone[b][name], found[b][name]) for b in range(4) for name in alone[b])
+        for b, features in products(module, generator, x).items():
+            numpy.testing.assert_allclose(features["frequency_stds"], alone[b]["frequency_stds"], rtol=1e-3)
+    assert len(products(module, generator, x)) > 0 and len(module._BatchFeatures.matrices) == 3
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
 def test_other_types(generator: Any, kind: Any) -> None:
     x = series("walk", 3, 2, 96).to(kind)
