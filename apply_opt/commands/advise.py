@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Optional
 
 from apply_opt.commands import Result, add_checkout_arguments, advice, bench
 from apply_opt.commands.planning import Request, make_plan, refuse_unless_landed
+from apply_opt.commands.progress import progress
 from apply_opt.commands.proof import Ready, Subject, Void, alone, conditions, failure, named_checkout, subject_of
 from apply_opt.commands.proof_options import (
     add_effort_arguments,
@@ -111,7 +112,7 @@ class Trial(NamedTuple):
         """
         rounds: list[Round] = []
         lost: dict[str, str] = {}
-        with bench.progress(self.effort.blocks * (len(candidates) + len(ORIGINAL))) as advance:
+        with progress(self.effort.blocks * (len(candidates) + len(ORIGINAL))) as advance:
             for number in range(seed, seed + self.effort.blocks):
                 results: dict[str, dict[str, Any]] = {}
                 arms: list[str | Candidate] = [*ORIGINAL, *candidates]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import math
 import secrets
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
+from apply_opt.commands.progress import progress
 from apply_opt.commands.proof import Ready, Subject, Void, beside, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import above, add_effort_arguments, add_proof_arguments, effort_of
 from apply_opt.io import records, workers
@@ -162,19 +162,6 @@ def _stages(samples: Sequence[Mapping[str, Any]], side: str, cases: Sequence[str
 def _judged(samples: Sequence[Mapping[str, Any]], case: str, level: float) -> Verdict:
     own = [Sample(s["kind"], s["block"], s["side"], s["cases"][case]["median"]) for s in samples]
     return measurement.judge_samples(own, level)
-
-
-@contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar with the time left, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("processes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
 
 
 def is_reached(record: dict[str, Any], wanted: float | None) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from apply_opt.commands import Result, add_checkout_arguments
-from apply_opt.commands.proof import alone, conditions, failure, named_checkout, waiting
+from apply_opt.commands.progress import waiting
+from apply_opt.commands.proof import alone, conditions, failure, named_checkout
 from apply_opt.commands.proof_options import (
     add_effort_arguments,
     add_proof_arguments,

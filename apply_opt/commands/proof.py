@@ -355,16 +355,6 @@ def _check_runs(path: str, bodies: Sequence[Body], lines: Mapping[int, int]) -> 
             raise Void(message, f"apply-opt show {name} (when it does nothing); --option KEY=VALUE")
 
 
-@contextlib.contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """A sign of life with ``text`` beside it, on a terminal only."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    with console.status(text) if console.is_terminal else contextlib.nullcontext():
-        yield
-
-
 def beside(found: Subject) -> list[tuple[str, str]]:
     """What was asked for and not run, with what to do; and what is to be known of what was."""
     others = [o for o in found.plan.outcomes if o.name not in found.names and o.kind in (LEFT_OUT, REFUSED)]

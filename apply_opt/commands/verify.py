@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from apply_opt.commands import Result, add_checkout_arguments
 from apply_opt.commands.planning import add_plan_arguments
-from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject, waiting
+from apply_opt.commands.progress import progress
+from apply_opt.commands.proof import Subject, Void, beside, check_identity, failure, header, subject
 from apply_opt.commands.proof_options import add_proof_arguments
 from apply_opt.io import records, workers
 from apply_opt.io.workers import WorkerFailed
@@ -69,9 +70,8 @@ def verify(found: Subject) -> dict[str, Any]:
     """The record. Raises :class:`WorkerFailed` and :class:`~apply_opt.commands.proof.Void`."""
     begin = header(found, "verify")
     safety = safety_of(found)
-    runs = len(found.workload.wrong) + 4
-    with waiting(f"{runs} runs of {len(found.workload.compared)} cases each: minutes, not seconds"):
-        verdict = _judge(found, safety)
+    with progress(len(found.workload.wrong) + 4 + _has_referee(found, safety)) as advance:
+        verdict = _judge(found, safety, advance)
     return {
         **begin,
         "class": safety,
@@ -93,21 +93,27 @@ def safety_of(found: Subject) -> str:
     return max(classes, key=RANK.index)
 
 
-def _judge(found: Subject, safety: str) -> Verdict:
-    first = _observe(found, found.before)
+def _judge(found: Subject, safety: str, advance: Callable[[], None]) -> Verdict:
+    def observed(arm: workers.Arm, otherwise: bool = False, **more: Any) -> dict[str, Any]:
+        result = _observe(_otherwise(found) if otherwise else found, arm, **more)
+        advance()
+        return result
+
+    first = observed(found.before)
     values = first["values"]
     unstable: Sequence[parity.Difference] = ()
     why = _narrowness(found, first["sizes"])
     if not why:
-        why, unstable = _instability(values, _observe(_otherwise(found), found.before)["values"])
+        why, unstable = _instability(values, observed(found.before, otherwise=True)["values"])
     if safety == "inference_only" and not any(map(parity.is_of_training, values)):
         why = why or "the workload trains nothing, so that nothing shows that training is as it was"
     if why:
         return Verdict(UNVERIFIABLE, why, unstable, observations=len(values))
-    rule = parity.rule_of(safety, values, _referee(found) if safety in ("tolerance", "inference_only") else None)
+    referee = observed(found.before, double=True)["values"] if _has_referee(found, safety) else None
+    rule = parity.rule_of(safety, values, referee)
     caught = []
     for name in found.workload.wrong:
-        seen = _observe(found, found.before, wrong=name)
+        seen = observed(found.before, wrong=name)
         if not seen.get("is_wrong", True):
             continue
         if not parity.of_results(parity.differences(values, seen["values"], rule)):
@@ -116,8 +122,8 @@ def _judge(found: Subject, safety: str) -> Verdict:
         caught.append(name)
     if not caught:
         return Verdict(UNVERIFIABLE, "none of the wrong variants is one for this checkout", observations=len(values))
-    after = _observe(found, found.after)
-    both = [after["values"], _observe(_otherwise(found), found.after)["values"]]
+    after = observed(found.after)
+    both = [after["values"], observed(found.after, otherwise=True)["values"]]
     differences = next(filter(None, (parity.differences(values, other, rule) for other in both)), [])
     is_bad = any(_losses(values, other) for other in both) if safety == "lossy" else bool(differences)
     return Verdict(
@@ -175,12 +181,9 @@ def _otherwise(found: Subject) -> Subject:
     return found._replace(setting=found.setting._replace(hash_seed=1))
 
 
-def _referee(found: Subject) -> parity.Observations | None:
-    """The unchanged program's observations in float64, where the workload knows how."""
-    if not found.workload.has_referee:
-        return None
-    observations: parity.Observations = _observe(found, found.before, double=True)["values"]
-    return observations
+def _has_referee(found: Subject, safety: str) -> bool:
+    """Whether the unchanged program's observations in float64 are asked for, and the workload knows how to give them."""
+    return found.workload.has_referee and safety in ("tolerance", "inference_only")
 
 
 def summary(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -186,7 +186,7 @@ def test_other_decompositions(module: Any, wavelet: str, level: int, shape: tupl
 def test_ends_that_are_a_setting(tmp_path: Path) -> None:
     """Each generator's own, also of the matrices that are kept; its modules have other names."""
     text = GENERATOR.read_text()
-    for old, new in (("mode=\"reflect\"", "mode=self.ends"), ("import ptwt", "from ptwt import wavedec as dwt")):
+    for old, new in (('mode="reflect"', "mode=self.ends"), ("import ptwt", "from ptwt import wavedec as dwt")):
         assert old in text
         text = text.replace(old, new)
     module = loaded(tmp_path, plan("dwt_batch_features", text.replace("ptwt.wavedec", "dwt")).after.decode())
