@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from apply_opt.commands import Result, add_checkout_arguments
@@ -19,6 +19,7 @@ from apply_opt.model.unit import Bundle, Optimization
 HELP = "every optimization, and what this checkout makes of it"
 EPILOG = """examples:
   apply-opt list
+  apply-opt list --all
   apply-opt list --repo ~/Step-Audio-EditX --json"""
 LANDS = ("applicable", "applied", "not needed")
 ORDER = (*LANDS, "refused", "unknown", "no site")
@@ -27,6 +28,7 @@ STATES = {PLANNED: "applicable", ALREADY: "applied", NOT_NEEDED: "not needed", L
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
+    parser.add_argument("--all", action="store_true", help="also those for other targets (with --json they always are)")
     add_checkout_arguments(parser)
 
 
@@ -46,23 +48,33 @@ def run(arguments: argparse.Namespace) -> Result:
     states = {str(row["name"]): str(row["state"] or "") for row in rows}
     bundles: list[dict[str, object]] = [_bundle_row(bundle, states) for bundle in units.bundles.values()]
     lines = [("", f"{place.root}  ({place.target.name}, {place.file})") if place else ("yellow", reason)]
-    width = max(len(str(row["name"])) for row in [*rows, *bundles]) + 2
-    for row in rows:
+    shown, others = _shown([*rows, *bundles], "" if arguments.all or place is None else place.target.name)
+    width = max(len(str(row["name"])) for row in shown) + 2
+    for row in (row for row in rows if row in shown):
         state = str(row["state"] or "")
         style = {"applied": "green", "applicable": "bold", "no site": "dim", "refused": "red"}.get(state, "")
         lines.append((style, f"{row['name']:{width}}{row['class']:15}{state:13}{row['title']}"))
         if row["note"]:
             lines += [("dim", f"{'':{width}}{text}") for text in str(row["note"]).splitlines()]
     lines.append(("", "bundles:" if language() == "en" else "组合："))
-    for bundle in bundles:
+    for bundle in (bundle for bundle in bundles if bundle in shown):
         lines += [("bold", f"{bundle['name']:{width}}{'':15}{bundle['state'] or '':13}{bundle['title']}")]
         lines += [("dim", f"{'':{width}}{bundle['note']}")] if bundle["note"] else []
+    if others:
+        text = "{} more for other targets" if language() == "en" else "另有 {} 项用于其他目标"
+        lines.append(("dim", f"{text.format(others)}: apply-opt list --all"))
     more = ("show NAME says more", "diff NAME shows the change")
     more = more if language() == "en" else ("show NAME 查看详情", "diff NAME 查看改动")
     lines.append(("dim", f"apply-opt {more[0]}; apply-opt {more[1]}"))
     return Result(
         lines, {"checkout": place.root if place else None, "reason": reason, "optimizations": rows, "bundles": bundles}
     )
+
+
+def _shown(rows: Sequence[dict[str, object]], target: str) -> tuple[list[dict[str, object]], int]:
+    """Those for a target, or all where none is named or there is none for it; and how many others there are."""
+    own = [row for row in rows if row["target"] == target] or list(rows)
+    return own, len(rows) - len(own)
 
 
 def _bundle_row(bundle: Bundle, states: Mapping[str, str]) -> dict[str, object]:
@@ -98,7 +110,14 @@ def _row(units: catalog.Catalog, parts: Optional[Parts], optimization: Optimizat
     except ApplyOptError as error:
         return {**row, "state": "unknown", "note": error.message}
     missing = [other.name for other in others if other.kind == PLANNED]
-    text = {LEFT_OUT: outcome.next_step, PLANNED: f"together with {', '.join(missing)}" if missing else ""}
+    apart = [
+        o.name
+        for o in units.optimizations.values()
+        if o.name in optimization.conflicts or optimization.name in o.conflicts
+    ]
+    beside = [f"together with {', '.join(missing)}"] if missing else []
+    beside += [f"not together with {', '.join(apart)}"] if apart else []
+    text = {LEFT_OUT: "\n".join([outcome.next_step, *beside]), PLANNED: "\n".join(beside)}
     note = text.get(outcome.kind, outcome.message)
     refused = "no site" if outcome.error is not None and outcome.error.kind == "no_site" else "refused"
     row["file"] = outcome.file or None

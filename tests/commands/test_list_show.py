@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import LIGHT, QUICK, REFERENCE, TF32, THREADS, Ran, snapshot
+from support import LIGHT, QUICK, REFERENCE, ROOT, TF32, THREADS, Ran, snapshot
 
 Run = Callable[..., Ran]
 PLAIN = (REFERENCE / "tokenizer.py").read_bytes()
@@ -48,6 +49,25 @@ def test_elsewhere(run: Run, tmp_path: Path) -> None:
     assert "is not a checkout of" in ran.out
     assert all(name in ran.out for name in QUICK)
     assert states(run, tmp_path) == dict.fromkeys(QUICK)
+
+
+def test_of_other_targets(checkout: Path, run: Run) -> None:
+    """They are not in the way of what can be had here."""
+    ran, every = run("list", cwd=checkout), run("list", "--all", cwd=checkout)
+    names = [row["name"] for row in json.loads(run("list", "--json", cwd=checkout).out)["optimizations"]]
+    others = [name for name in names if not name.startswith("tokenizer_")]
+    assert others and not any(name in ran.out for name in others) and all(name in every.out for name in names)
+    assert re.search(r"(?m)^\d+ more for other targets: apply-opt list --all$", ran.out)
+    assert "for other targets" not in every.out
+
+
+def test_what_does_not_go_together(run: Run, tmp_path: Path) -> None:
+    tree = shutil.copytree(ROOT / "target_repos" / "time_llm" / "reference", tmp_path / "tree")
+    document = json.loads(run("list", "--json", cwd=tree).out)
+    notes = {row["name"]: row["note"] for row in document["optimizations"]}
+    assert notes["dwt_batch_prompts"] == "together with dwt_batch_features\nnot together with dwt_feature_cache"
+    assert notes["dwt_feature_cache"] == "not together with dwt_batch_prompts"
+    assert notes["dwt_amp"] == "apply-opt dwt_amp --allow lossy\nnot together with dwt_batch_features"
 
 
 def test_with_a_damaged_ledger(checkout: Path, run: Run) -> None:
