@@ -161,30 +161,51 @@ def _check(source: Source, found: Asked) -> None:
 
 
 def _check_uses(source: Source, found: Asked) -> None:
-    """Raise where samples or generator may be used, or changed, by anything else in the loop, or the loop may not come to the call."""
-    loop, at = found.loop, source.statement(found.call)
-    check_plain(source, loop)
-    aliases = _names_of_sample(loop, found)
+    """Raise where samples, generator or features are used, or may be changed, by anything else than is known."""
+    check_plain(source, found.loop)
+    _check_sample(source, found)
+    _check_generator(source, found)
+    _check_numbers(source, found)
+
+
+def _check_sample(source: Source, found: Asked) -> None:
+    """Raise where something else in the loop has to do with the samples."""
+    loop, aliases = found.loop, _names_of_sample(found.loop, found)
     for node in ast.walk(loop):
-        line = f"{source.name}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Name) and node.id in {found.samples, *aliases} and isinstance(node.ctx, ast.Load):
-            around = source.ancestors(node)
-            is_given = source.statement(node) is at or any(
-                ast.unparse(s) in aliases for s in targets_of(source.statement(node))
-            )
-            if not is_given and loop.iter not in around:
-                raise Ambiguous(f"{line}: {node.id} is used for something else, too")
-    for node in ast.walk(source.function(loop) or loop):
-        is_generator = isinstance(node, ast.Attribute) and ast.unparse(node) == ast.unparse(found.call.func)
+            statement = source.statement(node)
+            is_on_the_way = any(ast.unparse(target) in aliases for target in targets_of(statement))
+            if (
+                statement is not source.statement(found.call)
+                and not is_on_the_way
+                and loop.iter not in source.ancestors(node)
+            ):
+                raise Ambiguous(f"{source.name}:{node.lineno}: {node.id} is used for something else, too")
+
+
+def _check_generator(source: Source, found: Asked) -> None:
+    """Raise where more is done with the generator than to ask it, and to have it write."""
+    generator = ast.unparse(found.call.func)
+    for node in ast.walk(source.function(found.loop) or found.loop):
+        is_generator = isinstance(node, ast.Attribute) and ast.unparse(node) == generator
         if is_generator and node is not found.call.func and not _writes(source, node) and not _is_tested(source, node):
-            line = f"{source.name}:{getattr(node, 'lineno', 0)}"
-            raise Ambiguous(f"{line}: something else is done with {ast.unparse(node)}")
-    features = {ast.unparse(target) for target in targets_of(at)}
-    for node in ast.walk(loop):
-        shown = node.func.value if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else None
-        is_kept = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("self.")
-        held = node.value if isinstance(node, ast.Assign) and is_kept else shown
-        if held is not None and ast.unparse(held) in features and (is_kept or callee(node) in ("items", "values")):  # type: ignore[arg-type]
+            raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: something else is done with {generator}")
+
+
+def _check_numbers(source: Source, found: Asked) -> None:
+    """Raise where numbers of the features may be read: they may differ in the last digit."""
+    features = {ast.unparse(target) for target in targets_of(source.statement(found.call))}
+    for node in ast.walk(found.loop):
+        seen: ast.expr | None = None
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).startswith("self."):
+            seen = node.value
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and node.func.attr in ("items", "values")
+        ):
+            seen = node.func.value
+        if seen is not None and ast.unparse(seen) in features:
             line = f"{source.name}:{getattr(node, 'lineno', 0)}"
             raise Ambiguous(f"{line}: numbers of the features may be read there: they may differ in the last digit")
     for node in source.nodes(*NUMBERS, "compile"):

@@ -20,7 +20,18 @@ from typing import Any, NamedTuple, Optional
 from apply_opt.commands import Result, add_checkout_arguments, advice, bench
 from apply_opt.commands.planning import Request, make_plan, refuse_unless_landed
 from apply_opt.commands.progress import progress
-from apply_opt.commands.proof import Ready, Subject, Void, alone, conditions, failure, named_checkout, subject_of
+from apply_opt.commands.proof import (
+    Ready,
+    Subject,
+    Void,
+    alone,
+    conditions,
+    failure,
+    named_checkout,
+    never_imported,
+    subject_of,
+    unless_given,
+)
 from apply_opt.commands.proof_options import (
     add_effort_arguments,
     add_proof_arguments,
@@ -97,18 +108,16 @@ class Trial(NamedTuple):
         return Candidate(name, applies, self.stack.enter_context(subject_of(plan, self.arguments, self.original)))
 
     def _original(self, seed: int) -> dict[str, Any]:
-        """One process of the program as it is. Raises :class:`WorkerFailed`, also where it does not run the checkout's code."""
+        """One process of the program as it is. Raises :class:`WorkerFailed`, and ``Void`` where it does not run the checkout's code."""
         found = bench.timed(self.original, self.effort, seed)
         if not any(identity["modules"] for identity in found["identity"].values()):
-            paths = " and ".join(found["identity"])
-            message = f"{paths} was never imported: the workload does not run it with these options"
-            raise WorkerFailed("void", message, (), "other options: --option KEY=VALUE; or name the file: --file PATH")
+            raise never_imported(list(found["identity"]))
         return found
 
     def measured(self, candidates: Sequence[Candidate], seed: int) -> tuple[list[Round], dict[str, str]]:
         """Rounds with one process for each candidate and two for the original; and why some candidates say nothing.
 
-        Raises :class:`WorkerFailed` where the original cannot be run.
+        Raises :class:`WorkerFailed` where the original cannot be run, and ``Void`` where that is not the checkout's code.
         """
         rounds: list[Round] = []
         lost: dict[str, str] = {}
@@ -158,7 +167,7 @@ def run(arguments: argparse.Namespace) -> Result:
             rounds, lost = trial.measured(found, seed)
             verdicts = _verdicts(rounds, [candidate.name for candidate in found if candidate.name not in lost])
             advised = _advised(trial, found, verdicts)
-    except WorkerFailed as error:
+    except (WorkerFailed, Void) as error:
         return failure(error, 4)
     shares = _shares(rounds)
     document = {
@@ -193,7 +202,7 @@ def _place(arguments: argparse.Namespace) -> list[str]:
 def _own_options(units: Catalog, names: Sequence[str], given: Mapping[str, Any]) -> dict[str, str]:
     """The options that a proof of ``names`` takes besides: those of theirs, where none of them is given."""
     usual = {key: value for name in names for key, value in units.optimizations[name].workload.items()}
-    return {} if given.keys() & usual.keys() else usual
+    return dict(unless_given(usual, given))
 
 
 def _candidates(trial: Trial, said: Sequence[Claim]) -> tuple[list[Candidate], dict[str, str]]:

@@ -257,7 +257,7 @@ def _setting(
 ) -> Setting:
     """How the workload is run; ``usual`` are options that hold where none of them is given, ``parts`` the files that differ."""
     given = parse_pairs(arguments.option, "--option", "size=small")
-    given = given if given.keys() & usual.keys() else {**usual, **given}
+    given = {**given, **unless_given(usual, given)}
     own = {"file": place.file, "here": os.getcwd(), "parts": dict(sorted(parts.items()))}
     if set(own) & set(given):
         raise UsageError(f"--option: {', '.join(TOLD)} are what every workload is told", "name the file: --file PATH")
@@ -284,6 +284,11 @@ def _setting(
     usable = machine.cores()["usable"]
     threads, cpus = arguments.threads or usable, machine.cpus()[: min(arguments.cores or usable, usable)]
     return Setting(workload, folder, options, threads, cpus, Limits(arguments.timeout, memory))
+
+
+def unless_given(usual: Mapping[str, str], given: Mapping[str, object]) -> Mapping[str, str]:
+    """The options that an optimization's proof takes where none of them is given."""
+    return {} if given.keys() & usual.keys() else usual
 
 
 def _installed() -> list[str]:
@@ -326,8 +331,7 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
     for path, texts in subject.texts.items():
         found = result["identity"][path]
         if not found["modules"]:
-            message = f"{path} was never imported: the workload does not run it with these options"
-            raise Void(message, "other options: --option KEY=VALUE; or name the file: --file PATH")
+            raise never_imported([path])
         if found["sha256"] != sha256(texts[side]):
             raise Void(f"the arm {SIDES[side]} ran another version of {path}", "run it again")
         lines = {int(line): count for line, count in found["lines"].items()}
@@ -345,6 +349,12 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
         if as_it_is and side:
             _check_runs(path, subject.bodies[path], lines)
     return ran
+
+
+def never_imported(paths: Sequence[str]) -> Void:
+    """What is raised where the workload has not run these files at all."""
+    message = f"{' and '.join(paths)} was never imported: the workload does not run it with these options"
+    return Void(message, "other options: --option KEY=VALUE; or name the file: --file PATH")
 
 
 def _check_runs(path: str, bodies: Sequence[Body], lines: Mapping[int, int]) -> None:
