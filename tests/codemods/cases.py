@@ -103,6 +103,11 @@ def replaced(text: str, *changes: tuple[str, str]) -> str:
     return text
 
 
+def with_tabs(text: str) -> str:
+    """``text`` with tabs, and the line endings of another system."""
+    return text.replace("    ", "\t").replace("\n", "\r\n")
+
+
 def above(text: str, anchor: str, helper: str) -> str:
     """``text`` with ``helper`` between two empty lines and two, in front of the line that starts with ``anchor``."""
     at = 0 if text.startswith(anchor) else text.index("\n" + anchor) + 1

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import above, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED, REFUSED
+from apply_opt.model.plan import ALREADY, NOT_NEEDED, REFUSED
 
 NAME, FILTERS, BATCH = "dwt_amp", "dwt_cached_filters", "dwt_batch_features"
 GENERATOR = (ROOT / "target_repos/time_llm/reference/layers/DWTPromptGenerator.py").read_text(encoding="utf-8")
@@ -51,10 +51,7 @@ def test_over_several_lines_and_with_tabs() -> None:
     expected = changed(module(body.replace("wavedec(\n    x", "wavedec(x"))).replace(
         "ptwt.wavedec, x", "ptwt.wavedec,\n            x"
     )
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(body), expected))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(module(body)), with_tabs(expected))
 
 
 def test_series_in_parentheses() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import above, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
 from counted import Launched
 from support import ROOT
 
@@ -80,10 +80,7 @@ def test_where_the_library_may_be_missing() -> None:
 
 def test_in_another_method_and_with_tabs() -> None:
     before = with_class(TOP, CLASS, {"def _bands(self, x):": BODY, **WRITES})
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (before, changed(before)))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(before), with_tabs(changed(before)))
 
 
 @pytest.mark.parametrize(

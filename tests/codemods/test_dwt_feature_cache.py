@@ -12,11 +12,11 @@ import types
 from typing import Any
 
 import pytest
-from cases import above, constant, lands, plan, refuses, replaced, with_class
+from cases import above, constant, lands, plan, refuses, replaced, with_class, with_tabs
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY, PLANNED, REFUSED
+from apply_opt.model.plan import ALREADY, REFUSED
 
 NAME, BATCH, STATISTICS = "dwt_feature_cache", "dwt_batch_prompts", "dwt_prompt_stats"
 REFERENCE = ROOT / "target_repos/time_llm/reference"
@@ -78,10 +78,7 @@ def test_how_many() -> None:
 
 
 def test_lands_with_other_line_endings_and_tabs() -> None:
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed(module())))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(module()), with_tabs(changed(module())))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cases import lands, plan, refuses, skips
+from cases import lands, refuses, skips, with_tabs
 from wavelet_generator import MODEL, model
 
 from apply_opt.errors import Ambiguous, NoSite
-from apply_opt.model.plan import NOT_NEEDED, PLANNED
+from apply_opt.model.plan import NOT_NEEDED
 
 NAME = "dwt_level"
 GIVEN = ("level=configs.level", "level=2")
@@ -32,10 +32,7 @@ def test_lands_in_one_line_and_by_a_condition() -> None:
 
 
 def test_lands_with_other_line_endings_and_tabs() -> None:
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (MODEL, model(GIVEN)))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(MODEL), with_tabs(model(GIVEN)))
 
 
 def test_done_by_somebody() -> None:

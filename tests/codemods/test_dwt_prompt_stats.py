@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from cases import above, block, constant, lands, plan, refuses, replaced, with_class
+from cases import above, block, constant, lands, plan, refuses, replaced, with_class, with_tabs
 from counted import asked_for
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
@@ -122,10 +122,7 @@ def test_lands_with_a_progress_bar() -> None:
 
 
 def test_lands_with_other_line_endings_and_tabs() -> None:
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed()))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(module()), with_tabs(changed()))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import FILE, UNITS, codemod, plan, reference
+from cases import FILE, UNITS, codemod, plan, reference, with_tabs
 
 from apply_opt.model.parameters import resolve
 from apply_opt.model.plan import ALREADY, PLANNED, Planner
@@ -51,7 +51,7 @@ FORK = (
         "sf.write(file, audio[0].numpy(), 16000, format='WAV')",
     )
 )
-TEXTS = {"reference": reference(), "fork": FORK, "tabs and crlf": FORK.replace("    ", "\t").replace("\n", "\r\n")}
+TEXTS = {"reference": reference(), "fork": FORK, "tabs and crlf": with_tabs(FORK)}
 
 
 def applied(text: str, order: Sequence[str]) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, block, constant, lands, refuses, replaced, skips, with_class, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY, PLANNED
+from apply_opt.model.plan import ALREADY
 
 NAME = "timellm_prompt_kv"
 HELPER = constant(NAME, "HELPER_TEXT")
@@ -139,12 +139,8 @@ def test_two_methods() -> None:
 
 
 def test_other_names_line_endings_and_tabs() -> None:
-    before, after = (
-        text.replace("llm_model", "llama").replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed())
-    )
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    before, after = (with_tabs(text.replace("llm_model", "llama")) for text in (module(), changed()))
+    lands(NAME, before, after)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, block, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, PLANNED
@@ -114,10 +114,7 @@ def test_lands_on_parameters() -> None:
 
 
 def test_lands_with_other_line_endings_and_tabs() -> None:
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed()))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(module()), with_tabs(changed()))
 
 
 def test_the_same_loop_in_two_methods() -> None:

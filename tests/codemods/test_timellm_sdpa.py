@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import above, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
 from language_models import KINDS, run_as_module, saved
 from support import ROOT
 
@@ -68,10 +68,7 @@ def test_two_runs() -> None:
 
 
 def test_other_line_endings_and_tabs() -> None:
-    before, after = (t.replace("    ", "\t").replace("\n", "\r\n") for t in (module(), changed(module())))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(module()), with_tabs(changed(module())))
 
 
 @pytest.mark.parametrize("init", [replaced(INIT, (EAGER, "")), replaced(INIT, (EAGER, EAGER.replace("eager", "sdpa")))])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, constant, lands, refuses, replaced, skips, with_class, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY, PLANNED
+from apply_opt.model.plan import ALREADY
 
 NAME = "timellm_source_cache"
 HELPER, METHOD = constant(NAME, "HELPER_TEXT"), constant(NAME, "METHOD_TEXT")
@@ -93,9 +93,7 @@ def test_in_a_method_of_its_own_and_other_imports() -> None:
 
 def test_other_line_endings_and_tabs() -> None:
     before, after = module(), changed(module(), (CALL, OURS))
-    outcome = plan(NAME, before.replace("    ", "\t").replace("\n", "\r\n"))
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after.replace("    ", "\t").replace("\n", "\r\n")
+    lands(NAME, with_tabs(before), with_tabs(after))
 
 
 def test_weakref_is_there_already() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, constant, lands, plan, refuses, replaced, skips, with_class
+from cases import above, constant, lands, refuses, replaced, skips, with_class, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY, PLANNED
+from apply_opt.model.plan import ALREADY
 
 NAME = "timellm_token_prefix_cache"
 HELPER = constant(NAME, "HELPER_TEXT")
@@ -66,10 +66,7 @@ def test_two_calls() -> None:
 
 
 def test_line_endings_and_tabs() -> None:
-    before, after = (text.replace("    ", "\t").replace("\n", "\r\n") for text in (module(), changed()))
-    outcome = plan(NAME, before)
-    assert outcome.kind == PLANNED, outcome.message
-    assert outcome.after.decode() == after
+    lands(NAME, with_tabs(module()), with_tabs(changed()))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cases import above, block, constant, lands, line_of, plan, reference, refuses, replaced, skips
+from cases import above, block, constant, lands, line_of, plan, reference, refuses, replaced, skips, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, OtherValues, PartlyApplied
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
@@ -117,11 +117,11 @@ class TestLands:
         lands(NAME, module(), text, quantize="none")
 
     def test_tabs_and_crlf(self) -> None:
-        text = module().replace("    ", "\t").replace("\n", "\r\n")
+        text = with_tabs(module())
         outcome = plan(NAME, text.encode())
         assert outcome.kind == PLANNED, outcome.message
         after = outcome.after.decode()
-        assert block(DIRECT, 8).replace("    ", "\t").replace("\n", "\r\n") in after
+        assert with_tabs(block(DIRECT, 8)) in after
         assert after.replace("\r\n", "").count("\n") == after.replace("\r\n", "").count("    ") == 0
 
 

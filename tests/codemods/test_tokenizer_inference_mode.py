@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import block, constant, lands, line_of, plan, reference, refuses, replaced, skips
+from cases import block, constant, lands, line_of, plan, reference, refuses, replaced, skips, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
@@ -88,9 +88,9 @@ class TestLands:
         assert after.count(LINE) == 2
 
     def test_tabs_and_crlf(self) -> None:
-        text = module().replace("    ", "\t").replace("\n", "\r\n")
-        line = LINE.replace("    ", "\t").replace("\n", "\r\n")
-        method = DEF.replace("    ", "\t").replace("\n", "\r\n")
+        text = with_tabs(module())
+        line = with_tabs(LINE)
+        method = with_tabs(DEF)
         outcome = plan(NAME, text.encode())
         assert outcome.after.decode() == replaced(text, (method, line + method)), outcome.message
 

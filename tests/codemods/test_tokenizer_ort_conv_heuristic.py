@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import constant, lands, line_of, onnx_module, plan, reference, refuses, replaced, skips
+from cases import constant, lands, line_of, onnx_module, plan, reference, refuses, replaced, skips, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, PLANNED
@@ -100,7 +100,7 @@ class TestLands:
         assert plan(NAME, outcome.after).kind == ALREADY
 
     def test_tabs_and_crlf(self) -> None:
-        text = onnx_module(with_list('["CUDAExecutionProvider"]')).replace("    ", "\t").replace("\n", "\r\n")
+        text = with_tabs(onnx_module(with_list('["CUDAExecutionProvider"]')))
         after = plan(NAME, text.encode()).after.decode()
         assert f"\t\t{COMMENT}\r\n\t\tproviders = [{CUDA}]\r\n" in after
         assert after.replace("\r\n", "").count("\n") == 0

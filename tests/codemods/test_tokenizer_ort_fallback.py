@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, line_of, onnx_module, plan, reference, refuses, replaced, skips
+from cases import (
+    above,
+    block,
+    constant,
+    lands,
+    line_of,
+    onnx_module,
+    plan,
+    reference,
+    refuses,
+    replaced,
+    skips,
+    with_tabs,
+)
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
@@ -125,7 +138,7 @@ class TestLands:
         )
 
     def test_tabs_and_crlf(self) -> None:
-        text = onnx_module(build('["CUDAExecutionProvider"]')).replace("    ", "\t").replace("\n", "\r\n")
+        text = with_tabs(onnx_module(build('["CUDAExecutionProvider"]')))
         after = plan(NAME, text.encode()).after.decode()
         assert f"providers = [{BOTH}]\r\n" in after
         assert "\r\n\t\t_warn_without_cuda(self.ort_session, providers)\r\n" in after

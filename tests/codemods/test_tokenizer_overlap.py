@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cases import above, block, constant, lands, line_of, lines_of, plan, reference, refuses, replaced, skips
+from cases import above, block, constant, lands, line_of, lines_of, plan, reference, refuses, replaced, skips, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED
@@ -95,11 +95,11 @@ class TestLands:
         )
 
     def test_tabs_and_crlf(self) -> None:
-        text = module().replace("    ", "\t").replace("\n", "\r\n")
+        text = with_tabs(module())
         outcome = plan(NAME, text.encode())
         assert outcome.kind == PLANNED, outcome.message
         after = outcome.after.decode()
-        both = BOTH.replace("    ", "\t").replace("\n", "\r\n")
+        both = with_tabs(BOTH)
         assert f"\t\tvq02_ori, vq06_ori = {both}\r\n" in after
         assert after.replace("\r\n", "").count("\n") == after.replace("\r\n", "").count("    ") == 0
         assert plan(NAME, outcome.after).kind == ALREADY

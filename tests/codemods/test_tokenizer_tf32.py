@@ -17,6 +17,7 @@ from cases import (
     refuses,
     replaced,
     skips,
+    with_tabs,
 )
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, OtherValues, PartlyApplied, Refused
@@ -451,7 +452,7 @@ class TestShapes:
         lands(NAME, before, with_helper(marked(before[:at]) + before[at:]))
 
     def test_tabs_and_windows(self) -> None:
-        before = module().replace("    ", "\t").replace("\n", "\r\n")
+        before = with_tabs(module())
         outcome = plan(NAME, before)
         assert outcome.kind == PLANNED, outcome.message
         after = above(marked(module()).replace("    ", "\t"), "class Step", HELPERS["high"].replace("    ", "\t"))
