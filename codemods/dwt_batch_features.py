@@ -217,6 +217,7 @@ def _check(source: Source, found: Generator) -> None:
                 f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
             )
     _check_words(source, found.cls)
+    _check_writer(source, found.cls)
     _check_class(source, found)
     check_free(source, *MODULES, *BUILTINS)
     if not is_alone(source, found.forward):
@@ -238,11 +239,12 @@ def _kept(function: Function, is_word: bool) -> Optional[ast.stmt]:
 
     What writes a prompt is called in its turn, also afterwards: there it is the generator's own that matters.
     """
-    own = _own_lists(function)
+    own, aliases = _own_lists(function), _aliases(function)
     given = {n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg)}
 
     def is_outside(value: ast.expr) -> bool:
-        return ast.unparse(value) not in own if is_word else ast.unparse(value).startswith("self")
+        first = ast.unparse(value).split(".")[0].split("[")[0]
+        return ast.unparse(value) not in own if is_word else first == "self" or first in aliases
 
     for node in ast.walk(function):
         is_store = isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
@@ -256,6 +258,17 @@ def _kept(function: Function, is_word: bool) -> Optional[ast.stmt]:
         if is_changed or is_lost or is_added or is_outer:
             return node  # type: ignore[return-value]
     return None
+
+
+def _aliases(function: Function) -> dict[str, str]:
+    """The variables of ``function`` that are something of the generator's, ``known = self.known``, and which."""
+    given = [
+        n
+        for n in ast.walk(function)
+        if isinstance(n, ast.Assign) and isinstance(n.value, (ast.Attribute, ast.Subscript))
+    ]
+    found = [(target.id, ast.unparse(n.value)) for n in given for target in n.targets if isinstance(target, ast.Name)]
+    return {name: value for name, value in found if value.startswith("self.")}
 
 
 def _own_lists(function: Function) -> set[str]:
@@ -294,6 +307,22 @@ def _check_words(source: Source, cls: ast.ClassDef) -> None:
                 raise Ambiguous(f"{source.name}:{call.lineno}: what {text} does cannot be told")
             if ".random" in text:
                 raise Ambiguous(f"{source.name}:{call.lineno}: {text} gives something else each time")
+
+
+def _check_writer(source: Source, cls: ast.ClassDef) -> None:
+    """Raise where what writes a prompt may change what words for the next sample depend on: ``self.threshold.observe(…)``."""
+    words = _called(cls, WORDS)
+    read = {
+        n.attr for f in words for n in ast.walk(f) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"
+    }
+    for function in (function for function in _called(cls, (WRITER,)) if function not in words):
+        aliases = _aliases(function)
+        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
+            first, _, rest = ast.unparse(call.func.value).partition(".")  # type: ignore[attr-defined]
+            holder = re.match(r"self\.(\w+)", f"{aliases.get(first, first)}.{rest}")
+            if holder and holder[1] in read and callee(call) not in ASKING:
+                what = ast.unparse(call.func)
+                raise Conflict(f"{source.name}:{call.lineno}: {what} may change words: samples' order may count")
 
 
 def _check_class(source: Source, found: Generator) -> None:

@@ -17,9 +17,9 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._escapes import PREPARES
-from ._helpers import check_imported, insert_above, is_rebound, is_used, meant, refuse_compiled, refuse_taken
-from ._lines import all_respelled, ends_line, starts_line, text_of
-from ._scopes import FUNCTIONS, PARAMETER, bindings, calls, class_of, family, methods, reaching, scope_of
+from ._helpers import check_imported, insert_above, is_rebound, is_used, meant, refuse_compiled, refuse_taken, reindent
+from ._lines import above, all_respelled, ends_line, starts_line, text_of
+from ._scopes import FUNCTIONS, PARAMETER, bindings, calls, class_of, family, methods, parameters_of, reaching, scope_of
 from ._tokenizing import below
 
 HELPER, STATE, KEPT, SITES = "_kept_words", "_state_of_words", "_KEPT_WORDS", ("words", "train")
@@ -77,6 +77,7 @@ def {HELPER}(layer, words):
     {KEPT}[layer] = state, made.clone()
     return made
 '''
+DROP_TEXT = f"for layer in self.modules():\n    {KEPT}.pop(layer, None)"
 METHOD_TEXT = f'''
 def train(self, mode=True):
     """As ever, also for `eval()`; what is kept of this model's words ({HELPER}) is dropped."""
@@ -104,20 +105,23 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
         return [Site(name, node.lineno, OURS) for name, node in zip(SITES, (uses[0], ours[0]))]
     refuse_taken(source, STATE, KEPT, *(name for name in IMPORTED if is_rebound(source, name)))
     found = _calls(source)
-    return [Site(SITES[0], found[0].lineno, TODO), Site(SITES[1], _last(source, found).lineno, TODO)]
+    method = _own_train(source, found[0]) or _last(source, found)
+    return [Site(SITES[0], found[0].lineno, TODO), Site(SITES[1], method.lineno, TODO)]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
-    """The helper above the class, called in the place of each layer; ``train`` below the method that does."""
+    """The helper above the class, called in the place of each layer; what drops it in ``train``, below the method that does it."""
     found = _calls(source)
     changes: dict[ast.expr, str] = {}
     for call in found:
         changes[call] = f"{HELPER}({text_of(source, call.func)}, {text_of(source, call.args[0])})"
-    method = _last(source, found)
+    method, own = _last(source, found), _own_train(source, found[0])
     return [
         insert_above(source, method, HELPER_TEXT),
         *all_respelled(source, changes),
-        below(source, method, METHOD_TEXT),
+        above(source, _body(own)[0], reindent(DROP_TEXT, source.indent_unit()))
+        if own
+        else below(source, method, METHOD_TEXT),
     ]
 
 
@@ -214,21 +218,47 @@ def _check(source: Source, call: ast.Call) -> None:
                 line = binding.statement.lineno
                 raise Ambiguous(f"{source.name}:{line}: {ast.unparse(attribute)} gets its value where it may change")
     _check_class(source, cls)
-    method = _last(source, [call])
-    if not starts_line(source, method) or not ends_line(source, method):
-        raise Ambiguous(f"{where}: {method.name} shares its line with something else")
+    method, own = _last(source, [call]), _own_train(source, call)
+    is_alone = starts_line(source, method) and ends_line(source, method)
+    if not (starts_line(source, _body(own)[0]) if own else is_alone):
+        raise Ambiguous(f"{where}: {(own or method).name} shares its line with something else")
+
+
+def _own_train(source: Source, call: ast.Call) -> Optional[Function]:
+    """The method ``train`` of the class, which the model comes by, and ``eval()`` too."""
+    cls = class_of(source, call)
+    return next((method for method in methods(cls) if method.name == "train"), None) if cls else None
+
+
+def _body(method: Function) -> Sequence[ast.stmt]:
+    """Its statements, behind a docstring; that alone, where there is nothing else."""
+    return method.body[1:] if ast.get_docstring(method, clean=False) is not None and method.body[1:] else method.body
+
+
+def _is_plain_method(source: Source, cls: ast.ClassDef, method: Function) -> bool:
+    """Whether lines can be put in ahead of all that a method does, in which the object is ``self``."""
+    is_own = method in cls.body and [m.name for m in methods(cls)].count(method.name) == 1
+    is_called_so = [parameter.arg for parameter in parameters_of(method)][:1] == ["self"]
+    return is_own and is_called_so and not method.decorator_list and isinstance(method, ast.FunctionDef)
 
 
 def _check_class(source: Source, cls: ast.ClassDef) -> None:
-    """Raise where the class has a ``train`` of its own, or may not be a module."""
+    """Raise where another ``train`` than the class's may run, or it may be no module."""
     classes = [n for n in source.nodes("class") if isinstance(n, ast.ClassDef) and cls in family(source, n)]
     for member in {*classes, *family(source, cls)}:
+        for node in (n for s in member.body if not isinstance(s, FUNCTIONS) for n in ast.walk(s)):
+            if isinstance(node, ast.Name) and node.id == "train" and not isinstance(node.ctx, ast.Load):
+                raise Conflict(f"{source.name}:{node.lineno}: {member.name} has a method train of its own")
         for method in methods(member):
-            if method.name == "train":
+            if method.name == "train" and (member is not cls or not _is_plain_method(source, cls, method)):
                 raise Conflict(f"{source.name}:{method.lineno}: {member.name} has a method train of its own")
     bases = [meant(source, base) for member in family(source, cls) for base in member.bases]
     if not any(base.rpartition(".")[2] in MODULES for base in bases):
         raise Ambiguous(f"{source.name}:{cls.lineno}: whether {cls.name} is a torch.nn.Module cannot be told")
+    known = {*MODULES, "object", *(member.name for member in family(source, cls))}
+    others = [base for base in bases if base.rpartition(".")[2] not in known]
+    if others and "train" not in [method.name for method in methods(cls)]:
+        raise Ambiguous(f"{source.name}:{cls.lineno}: {others[0]} may have a method train of its own")
 
 
 def _last(source: Source, found: Sequence[ast.Call]) -> Function:

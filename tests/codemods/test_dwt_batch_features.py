@@ -246,6 +246,32 @@ KEEPS = {
 }  # fmt: skip
 
 
+WRITING = '        return (\n            f"<|start'
+ALSO_KEEPS = {
+    "by another name": "recent = self.recent\n        recent.append(features['difficulty'])\n",
+    "less of it": "recent = self.recent\n        del recent[:-8]\n",
+    "an entry of it": "first = self.recent[0]\n        first['a'] = 1\n",
+}
+OBSERVED = {
+    "an object": "self.high.observe(features['snr_db'])\n",
+    "by another name": "high = self.high\n        seen = high.observe(features['snr_db'])\n",
+}
+
+
+@pytest.mark.parametrize("what", ALSO_KEEPS)
+def test_what_writes_keeps_something_by_another_name(what: str) -> None:
+    text = replaced(GENERATOR, (WRITING, f"        {ALSO_KEEPS[what]}{WRITING}"))
+    refuses(NAME, text, Conflict, "does more than to return something")
+
+
+@pytest.mark.parametrize("what", OBSERVED)
+def test_what_writes_may_change_words(what: str) -> None:
+    writes = replaced(GENERATOR, (WRITING, f"        {OBSERVED[what]}{WRITING}"))
+    changed(writes)
+    reads = replaced(writes, ('return "clean" if snr_db > high', 'return "clean" if snr_db > self.high.value'))
+    refuses(NAME, reads, Conflict, "observe may change words")
+
+
 @pytest.mark.parametrize("what", KEEPS)
 def test_something_is_kept_from_sample_to_sample(what: str) -> None:
     refuses(NAME, replaced(GENERATOR, KEEPS[what]), Conflict, "does more than to return something")

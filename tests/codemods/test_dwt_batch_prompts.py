@@ -38,6 +38,7 @@ def changed(body: str = BODY, asked: str = ASKED, call: str = CALL, header: str 
     return above(with_class("import torch", CLASS, {header: body}), CLASS, HELPER)
 
 
+ONLY_WITH_WAVELETS = replaced(BODY, ("B, N", "if self.wavelets:\n    other = x\nB, N"), ("x[b:b+1", "other[b:b+1"))
 FORKS = [
     (BODY, ASKED),
     (replaced(BODY, (ASKED, "self.generator(x_enc=sample)")), "self.generator(x_enc=sample)"),
@@ -253,6 +254,14 @@ def test_whether_that_is_one_sample_cannot_be_told(body: str) -> None:
         (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another one"),
         (replaced(BODY, ("x[b:b+1, :, :]", "other[b:b+1]")), "where other comes from"),
         (replaced(BODY, ("x[b:b+1, :, :]", "other[b:b+1]"), ("return", "other = x\nreturn")), "where other comes from"),
+        (
+            replaced(ONLY_WITH_WAVELETS, ("    sample", "    if not self.wavelets:\n        continue\n    sample")),
+            "where other comes",
+        ),
+        (
+            replaced(ONLY_WITH_WAVELETS, ("    sample", "    if not self.wavelets:\n        break\n    sample")),
+            "where other comes",
+        ),
     ],
 )
 def test_samples_that_may_be_others(body: str, reason: str) -> None:

@@ -114,6 +114,15 @@ def test_lands(body: str, reads: dict[str, str], call: str) -> None:
     lands(NAME, module(body), changed(body, reads, call))
 
 
+def test_a_list_that_several_have() -> None:
+    """Each of them gets its own, as before: one may be sorted."""
+    more = '    recent = lags[start].tolist()\n    recent.sort()\n    prompts.append(f"{recent}")\n'
+    body = replaced(BODY, ("    prompts.append", more + "    prompts.append"))
+    after = replaced(changed(body.replace(more, "")), ('"lags": first_lags[b]', '"lags": list(first_lags[b])'))
+    own = block(more.replace("lags[start].tolist()", "list(first_lags[b])"), 12) + "\n"
+    lands(NAME, module(body), replaced(after, ("            prompts.append", own + "            prompts.append")))
+
+
 def test_lands_with_a_progress_bar() -> None:
     bar = "import torch\nfrom tqdm.auto import tqdm"
     text = with_class(bar, CLASS, {HEADER: BODY.replace("@", "").replace("range(B)", "tqdm(range(B), desc='prompts')")})
@@ -171,6 +180,9 @@ def test_nothing_to_bring(body: str) -> None:
         (replaced(BODY, ("    start = b", "    flat[b] = 0.0\n    start = b")), "in place"),
         (replaced(BODY, ("    start = b", "    torch.mul(flat, 2, out=flat)\n    start = b")), "in place"),
         (replaced(BODY, ("low, high = x.amin(1), x.amax(1)\n", "high = x.amax(1)\n")), "where low comes from"),
+        (replaced(BODY, ("lags = self", "if self.top_k > 0:\n    lags = self")), "where lags comes from"),
+        (replaced(BODY, ("lags = self", "lags = None\nif self.top_k > 0:\n    lags = self")), "where lags comes from"),
+        (replaced(BODY, ("(x)\n", "(x) if self.top_k else None\n")), "where lags comes from"),
         (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another loop"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from cases import above, constant, lands, refuses, replaced, skips, with_class, with_tabs
+from cases import above, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
-from apply_opt.model.plan import ALREADY
+from apply_opt.model.plan import ALREADY, PLANNED, REFUSED
 
 NAME = "timellm_source_cache"
 HELPER, METHOD = constant(NAME, "HELPER_TEXT"), constant(NAME, "METHOD_TEXT")
@@ -164,9 +166,46 @@ def test_others_in_each_pass(line: str) -> None:
     refuses(NAME, module(replaced(BODY, ("told = ", f"{line}\ntold = "))), Ambiguous, "where it may change")
 
 
+FROZEN = """
+def train(self, mode=True):
+@    super().train(mode)
+    self.llm_model.eval()
+    return self
+"""
+
+
+@pytest.mark.parametrize("doc", ["", '    """The language model stays as it is."""\n', "    # frozen\n"])
+@pytest.mark.parametrize("layout", [str, with_tabs])
+def test_a_train_of_its_own(doc: str, layout: Callable[[str], str]) -> None:
+    """What is kept is dropped there, ahead of all else."""
+    before = module(more=FROZEN.replace("@", doc))
+    drop = "    for layer in self.modules():\n            _KEPT_WORDS.pop(layer, None)\n    "
+    after = replaced(before, (CALL, OURS), ("        super().train", f"    {drop}    super().train"))
+    lands(NAME, layout(before), layout(above(after, CLASS, HELPER)))
+
+
 @pytest.mark.parametrize(
-    "more", ["def train(self, mode=True):\n    return self", "if True:\n    def train(self):\n        pass"]
+    "more",
+    [
+        "def train(self, mode=True): return self",
+        "@staticmethod\ndef train(mode=True):\n    return None",
+        "@wrapped\ndef train(self, mode=True):\n    return self",
+        "def train(self):\n    return self\ndef train(self, mode=True):\n    return self",
+    ],
 )
+def test_a_train_of_its_own_that_cannot_be_changed(more: str) -> None:
+    outcome = plan(NAME, module(more=more))
+    assert outcome.kind == REFUSED and "train" in outcome.message
+
+
+def test_a_train_from_elsewhere() -> None:
+    before = module(cls="class Model(Frozen, nn.Module):\n", top="from own import Frozen\n" + TOP)
+    refuses(NAME, before, Ambiguous, "Frozen may have a method train of its own")
+    here = before.replace("from own import Frozen", "class Frozen:\n    pass")
+    assert plan(NAME, here).kind == PLANNED
+
+
+@pytest.mark.parametrize("more", ["if True:\n    def train(self):\n        pass", "train = other"])
 def test_train_is_taken(more: str) -> None:
     refuses(NAME, module(more=more), Conflict, "Model has a method train of its own")
 
