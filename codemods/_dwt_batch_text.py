@@ -46,6 +46,7 @@ class HELPER:
         """
         generator = self.generator
         is_hooked = generator._forward_hooks or generator._forward_pre_hooks or "forward" in vars(generator)
+        is_hooked = is_hooked or torch.nn.modules.module._has_any_global_hook()
         if type(generator) is not GENERATOR or is_hooked or not torch.is_tensor(x) or x.dim() != 3 or len(x) < 2:
             return {}
         if not x.numel() or not x.is_floating_point() or x.shape[2] < 2**generator.level:

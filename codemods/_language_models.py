@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Union
 
 from apply_opt.errors import Ambiguous, Conflict
 from apply_opt.model.source import Source, callee
 
-from ._scopes import bindings, mentions, named, position, reaching, targets_of
+from ._scopes import bindings, calls, mentions, named, position, reaching, targets_of
 
 FLAGS = ("output_attentions", "output_hidden_states")
 IMPLEMENTATION = "_attn_implementation"
@@ -95,6 +96,33 @@ def _is_harmless(attribute: ast.Attribute, around: ast.AST) -> bool:
 def run_model(run: ast.Call) -> ast.expr:
     """The model that is run there."""
     return run.args[0] if ast.unparse(run.func) == REUSES and run.args else run.func
+
+
+def refuse_hooks(source: Source, model: LanguageModel) -> None:
+    """Raise where a part of the model tells somebody what it gives: attention that makes no maps gives none."""
+    for call in calls(source, "register_forward_hook"):
+        assert isinstance(call.func, ast.Attribute)
+        holder = ast.unparse(call.func.value)
+        if not re.fullmatch(r"self\.\w+", holder) or holder == model.name:
+            raise Ambiguous(
+                f"{source.name}:{call.lineno}: what {holder} gives is looked at there, also maps of attention"
+            )
+
+
+def refuse_replaced(source: Source) -> None:
+    """Raise where something of transformers' is replaced for the whole process: what it computes is not known then."""
+    for node in source.nodes("transformers"):
+        for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+            for name in named(source, (alias.asname or alias.name).partition(".")[0]):
+                parent, *around = source.ancestors(name)
+                while isinstance(parent, ast.Attribute) and isinstance(parent.ctx, ast.Load):
+                    parent, *around = around
+                is_set = isinstance(parent, ast.Attribute) and not isinstance(parent.ctx, ast.Load)
+                is_set |= (
+                    isinstance(parent, ast.Call) and callee(parent) == "setattr" and name in ast.walk(parent.args[0])
+                )
+                if is_set:
+                    raise Ambiguous(f"{source.name}:{parent.lineno}: something of transformers' is replaced there")  # type: ignore[attr-defined]
 
 
 def reads_last_state(source: Source, run: ast.Call) -> bool:

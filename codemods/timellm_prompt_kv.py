@@ -17,7 +17,7 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source, callee
 
 from ._helpers import are_used, check_imported, insert_above, meant, refuse_compiled
-from ._language_models import CHOOSES, REUSES
+from ._language_models import CHOOSES, REUSES, refuse_replaced
 from ._lines import all_respelled, block_of, is_alone, line_of, without
 from ._positions import LastPositions, has_same_value, only_value, uncast
 from ._products import in_loop, is_size
@@ -47,7 +47,8 @@ def _keys_of_prompts(language_model, prompts, tokens):
     """The keys and values of `prompts` (R, T, D); of what all start with, by `tokens` (R, T) on the host, from one of them."""
     shared, told, words = 0, None, language_model.get_input_embeddings()
     is_on_host = torch.is_tensor(tokens) and tokens.device.type == "cpu" and tokens.shape == prompts.shape[:2]
-    if is_on_host and type(words) is torch.nn.Embedding and not words._forward_hooks:  # a hook may add noise
+    is_plain = type(words) is torch.nn.Embedding and "forward" not in vars(words)
+    if is_on_host and is_plain and not words._forward_hooks and not words._forward_pre_hooks:  # else there may be noise
         shared = int((tokens == tokens[:1]).all(dim=0).cumprod(dim=0).sum())
     first = prompts[:1, :shared] if shared else prompts[:, :1]
     for part in (first, prompts[:, first.shape[1] :]):
@@ -202,6 +203,7 @@ def _all_joined(source: Source) -> list[Joined]:
         )
     for joined in found:
         _check(source, joined)
+    refuse_replaced(source)
     check_imported(source, "torch")
     return found
 

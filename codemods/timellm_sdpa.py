@@ -16,7 +16,15 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled
-from ._language_models import CHOOSES, IMPLEMENTATION, configured, reads_last_state, run_model
+from ._language_models import (
+    CHOOSES,
+    IMPLEMENTATION,
+    configured,
+    reads_last_state,
+    refuse_hooks,
+    refuse_replaced,
+    run_model,
+)
 from ._lines import all_respelled, text_of
 from ._scopes import calls, named, position
 
@@ -76,6 +84,9 @@ def _runs(source: Source) -> list[ast.Call]:
     runs = sorted((run for model in models.values() for run in model.runs), key=position)
     if not runs:
         raise Ambiguous(f"{source.name}: the language model is not run in this file")
+    for model in models.values():
+        refuse_hooks(source, model)
+    refuse_replaced(source)
     for run in runs:
         if not reads_last_state(source, run):
             raise Ambiguous(f"{source.name}:{run.lineno}: more than the last hidden state may be read, also maps")

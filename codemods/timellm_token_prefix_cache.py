@@ -42,6 +42,8 @@ def _ids_behind_start(tokenizer, prompts, at, max_length):
     start = first[: len(first) - len(ends[0])]
     if start + ends[0] != first or type(max_length) is not int or max_length < 1:
         return None
+    if max(len(start) + len(end) for end in ends) > max_length and tokenizer.num_special_tokens_to_add():
+        return None  # a token at the end stays there
     rows = [(start + end)[:max_length] for end in ends]
     length = max(map(len, rows))
     return torch.tensor([row + [tokenizer.pad_token_id] * (length - len(row)) for row in rows])

@@ -16,6 +16,12 @@ SIZES = {
     "num_hidden_layers": 2,
     "intermediate_size": 32,
 }
+REPLACED = (
+    "modeling_gpt2.create_causal_mask = lambda *given, **more: None",
+    "setattr(modeling_gpt2.GPT2Attention, 'forward', other)",
+    "GPT2Model.forward = other",
+)
+"""Lines that change what transformers computes, for the whole process."""
 
 
 def saved(kind: str, folder: Path, text: str) -> str:

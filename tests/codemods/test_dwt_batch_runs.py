@@ -346,6 +346,9 @@ def test_hooks_and_other_classes(module: Any, generator: Any) -> None:
     hook = generator.register_forward_pre_hook(lambda *given: seen.append(given))
     assert generator.features_of_each(x) == {}
     hook.remove()
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *given: None)
+    assert generator.features_of_each(x) == {}
+    hook.remove()
     assert generator.features_of_each(x)
     generator.forward = lambda x_enc: {}
     assert generator.features_of_each(x) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cases import above, block, constant, lands, refuses, replaced, skips, with_class, with_tabs
+from language_models import REPLACED
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY
@@ -248,6 +249,12 @@ def test_something_else_goes_in(text: str, words: str) -> None:
 )  # fmt: skip
 def test_more_than_the_last_positions_are_read(text: str) -> None:
     refuses(NAME, module(text), Ambiguous)
+
+
+@pytest.mark.parametrize("line", REPLACED)
+def test_transformers_is_changed(line: str) -> None:
+    text = module(top=f"{TOP}\nfrom transformers.models.gpt2 import modeling_gpt2\n{line}")
+    refuses(NAME, text, Ambiguous, "of transformers' is replaced")
 
 
 @pytest.mark.parametrize("word", ["for part in x:", "while x:"])

@@ -449,12 +449,21 @@ def test_hooks_where_nothing_runs(family: str) -> None:
     assert SPACE["_may_keep_keys"](model, told, patches, PATCHES)
 
 
+def _hooked(words: Any) -> None:
+    words.register_forward_hook(lambda layer, given, made: made + torch.randn_like(made))
+
+
+def _replaced(words: Any) -> None:
+    plain = words.forward
+    words.forward = lambda tokens: plain(tokens) + torch.randn(*tokens.shape, WIDTH)
+
+
 @families
-def test_noise_in_the_embeddings(family: str) -> None:
+@pytest.mark.parametrize("add", [_hooked, _replaced])
+def test_noise_in_the_embeddings(family: str, add: Callable[[Any], None]) -> None:
     """Where something is added to what was looked up, the same tokens are not the same embeddings."""
     model, tokens = built(family), prompts_of("a common start")
-    words = model.get_input_embeddings()
-    words.register_forward_hook(lambda layer, given, made: made + torch.randn_like(made))
+    add(model.get_input_embeddings())
     told, patches = parts(model, tokens)
     with kept_keys() as seen:
         after = states_of_patches(model, told, patches, tokens, PATCHES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cases import above, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
-from language_models import KINDS, run_as_module, saved
+from language_models import KINDS, REPLACED, run_as_module, saved
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
@@ -87,6 +87,28 @@ def test_attention_is_not_plain(init: str) -> None:
 )
 def test_maps_may_be_read(last: str) -> None:
     refuses(NAME, module(body=replaced(BODY, (f"return {RUN}.last_hidden_state", last))), Ambiguous, "also maps")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "self.llm_model.h[-1].attn.register_forward_hook(self.keep)",
+        "for b in self.blocks():\n    b.register_forward_hook(f)",
+    ],
+)
+def test_maps_are_looked_at(line: str) -> None:
+    refuses(NAME, module(INIT + line + "\n"), Ambiguous, "also maps of attention")
+
+
+def test_another_layer_is_looked_at() -> None:
+    before = module(INIT + "self.head.register_forward_hook(self.keep)\n")
+    lands(NAME, before, changed(before))
+
+
+@pytest.mark.parametrize("line", REPLACED)
+def test_transformers_is_changed(line: str) -> None:
+    before = module(top=f"{TOP}\nfrom transformers.models.gpt2 import modeling_gpt2\n{line}")
+    refuses(NAME, before, Ambiguous, "of transformers' is replaced")
 
 
 @pytest.mark.parametrize("line", ["self.head = Head(self.llm_model)", "self.configs = [self.gpt2_config]"])

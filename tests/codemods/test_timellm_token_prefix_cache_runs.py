@@ -176,6 +176,15 @@ def test_spaces_ahead_and_marks(cls: Any, folder: Path) -> None:
         same(tokenizer, [f" {prompt}" for prompt in PROMPTS])
 
 
+def test_a_mark_at_the_end(folder: Path) -> None:
+    """It stays where a prompt is cut."""
+    tokenizer = loaded(folder, transformers.GPT2TokenizerFast)
+    rules = tokenizers.processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, tokenizer.eos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = rules
+    for max_length in (2048, 40, 9, 1):
+        same(tokenizer, PROMPTS, max_length)
+
+
 @classes
 def test_subclasses_and_others(cls: Any, folder: Path) -> None:
     tokenizer = loaded(folder, cls)
