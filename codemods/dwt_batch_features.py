@@ -58,6 +58,7 @@ NUMBERS = (
 )
 """The features that are no whole numbers."""
 MODES = ("reflect", "zero", "constant", "periodic", "symmetric")
+"""How the ends of a series may be treated; the first is what ``ptwt`` does where nothing is said."""
 BUILTINS = ("sum", "len", "max", "min", "int", "float", "isinstance", "RuntimeError")
 SETTING = re.compile(r"self\.\w+ == '\w+'")
 PURE = [
@@ -179,7 +180,7 @@ def _generator(source: Source, cls: ast.ClassDef) -> Generator:
     (forward,) = [m for m in methods(cls) if m.name == "forward"]
     plain = with_usual_names(source, as_it_was(source, forward))
     found = [c for c in ast.walk(plain) if isinstance(c, ast.Call) and ast.unparse(c.func) == "ptwt.wavedec"]
-    modes = [k.value for c in found for k in c.keywords if k.arg == "mode"]
+    modes = [next((k.value for k in c.keywords if k.arg == "mode"), ast.Constant(MODES[0])) for c in found]
     mode = _mode(modes[0]) if len(modes) == 1 else ""
     if not mode:
         raise Ambiguous(
@@ -350,8 +351,8 @@ def _form(source: Source, function: Function) -> str:
     """Its form, for a decomposition of any of the ``MODES``."""
     made = with_usual_names(source, as_it_was(source, function))
     for call in (n for n in ast.walk(made) if isinstance(n, ast.Call) and callee(n) == "wavedec"):
-        for keyword in (k for k in call.keywords if k.arg == "mode"):
-            keyword.value = ast.Constant(MODES[0])
+        call.keywords = [keyword for keyword in call.keywords if keyword.arg != "mode"]
+        call.keywords.append(ast.keyword("mode", ast.Constant(MODES[0])))
     return form(made)
 
 

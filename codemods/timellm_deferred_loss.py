@@ -43,6 +43,7 @@ def {HELPER}(losses):
 KEPT = ".detach().clone()"
 FIGURES = tuple(f"numpy.{name}" for name in ("average", "mean", "median", "std", "var", "sum", "min", "max", "array"))
 """What may be made of the list: from numbers that are given in another list, they make the same."""
+BUILTINS = ("sum", "min", "max", "sorted")
 LOOKS_ROUND = ("locals()", "vars()", "globals()")
 
 
@@ -255,7 +256,9 @@ def _check_read(source: Source, node: ast.Name, appends: Sequence[ast.Call]) -> 
         raise Conflict(f"{where} is read in the loop that fills it: each number is needed there and then")
     if any(isinstance(n, ast.JoinedStr) for n in around):
         raise Ambiguous(f"{where} is read within a text: give the mean a name")
-    if not isinstance(call, ast.Call) or call.args[:1] != [node] or meant(source, call.func) not in FIGURES:
+    name = meant(source, call.func) if isinstance(call, ast.Call) else ""
+    is_figure = name in FIGURES or (name in BUILTINS and not is_rebound(source, name))
+    if not isinstance(call, ast.Call) or call.args[:1] != [node] or not is_figure:
         raise Ambiguous(f"{where} is read for something else than a mean: {ast.unparse(source.statement(node))[:80]}")
 
 

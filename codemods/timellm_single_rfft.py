@@ -51,7 +51,10 @@ def _twice(source: Source) -> Twice:
     functions = [n for n in source.nodes("rfft", "fft") if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     found = [twice for function in functions if (twice := _in_function(source, function))]
     if not found:
-        raise NoSite(f"{source.name}: nothing is transformed twice (two assignments of the same torch.fft.rfft)")
+        raise NoSite(
+            f"{source.name}: nothing is transformed twice (two assignments of the same torch.fft.rfft) in a function that changes "
+            "nothing and gives indices alone"
+        )
     if len(found) > 1:
         lines = ", ".join(str(twice.second.lineno) for twice in found)
         raise Ambiguous(f"{source.name}: transforms are repeated in {len(found)} places: lines {lines}")

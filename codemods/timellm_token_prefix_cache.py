@@ -89,7 +89,9 @@ def _splits_at_spaces(tokenizer):
     return b'"type":"ByteLevel"' in rules and b'"use_regex":true' in rules and b'"Sequence"' not in rules
 '''
 OPTIONS = {"return_tensors": "'pt'", "padding": "True", "truncation": "True"}
-TOKENIZERS = ("GPT2Tokenizer", "GPT2TokenizerFast")
+SAME = {"'longest'": "True", "'longest_first'": "True"}
+"""Other words for an option."""
+TOKENIZERS = ("GPT2Tokenizer", "GPT2TokenizerFast", "AutoTokenizer")
 
 
 class Tokenizing(NamedTuple):
@@ -139,7 +141,9 @@ def _tokenizing(source: Source, call: ast.Call) -> Optional[Tokenizing]:
     is_plain = (
         isinstance(call.func, (ast.Name, ast.Attribute)) and ast.unparse(call.func).replace(".", "").isidentifier()
     )
-    options = {k.arg: ast.unparse(k.value) for k in call.keywords if k.arg != "max_length"}
+    options = {
+        k.arg: SAME.get(ast.unparse(k.value), ast.unparse(k.value)) for k in call.keywords if k.arg != "max_length"
+    }
     if not is_plain or len(call.args) != 1 or has_star(call) or max_length is None or options != OPTIONS:
         return None
     if "tokenizer" not in callee(call).lower():

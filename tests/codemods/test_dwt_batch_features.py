@@ -186,6 +186,10 @@ def test_how_the_ends_are_treated(mode: str) -> None:
     assert f'level=generator.level, mode="{mode}")' in after and "reflect" not in after
 
 
+def test_how_the_ends_are_treated_where_nothing_is_said() -> None:
+    assert 'level=generator.level, mode="reflect")' in changed(replaced(GENERATOR, (', mode="reflect"', "")))
+
+
 def test_how_the_ends_are_treated_is_a_setting() -> None:
     """It is read when it is needed, and what is kept for it is kept for it alone."""
     after = changed(GENERATOR.replace('mode="reflect"', "mode=self.ends"))

@@ -63,6 +63,8 @@ FORKS = {
     "numpy": [("import numpy as np", "import numpy"), ("np.average", "numpy.average")],
     "a function of numpy's": [("import numpy as np", "from numpy import average as mean"), ("np.average(", "mean(")],
     "another name for the mean": [(MEAN, "    mean = np.average(train_loss)\n"), ("print(epoch, train_loss)", "print(mean)")],
+    "Python's own": [("np.average(train_loss)", "sum(train_loss) / len(train_loss)")],
+    "the largest": [("np.average(train_loss)", "max(train_loss)")],
     "two figures": [(MEAN, "    mean, most = np.mean(train_loss), np.max(train_loss)\n"), ("print(epoch, train_loss)", "print(mean)")],
     "its length": [("        if i %", "        if len(train_loss) > 9 and i %"), (MEAN, f"    print(len(train_loss))\n{MEAN}")],
     "a while loop": [("for i, batch in enumerate(loader):", "i = 0\n    while (batch := take()) is not None:")],
@@ -148,6 +150,10 @@ AMBIGUOUS = {
     "weights": ((MEAN, "    train_loss = np.average([1], weights=train_loss)\n"), "for something else than a mean"),
     "weights by position": (
         (MEAN, "    train_loss = np.average([1], None, train_loss)\n"),
+        "for something else than a mean",
+    ),
+    "a sum of its own": (
+        (MEAN, "    sum = total\n    train_loss = sum(train_loss)\n"),
         "for something else than a mean",
     ),
     "with a second name": (("train_loss = []", "train_loss = every = []"), "what train_loss is there cannot be told"),

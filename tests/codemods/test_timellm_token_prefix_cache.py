@@ -103,7 +103,15 @@ def test_the_mask_is_read_too() -> None:
     refuses(NAME, module(body), NoSite, "is not called for input_ids alone")
 
 
-@pytest.mark.parametrize("name", ["LlamaTokenizer", "BertTokenizer", "AutoTokenizer"])
+def test_other_words_for_the_same() -> None:
+    """Which tokenizer is made by AutoTokenizer, is seen when it is called."""
+    call = CALL.replace("padding=True, truncation=True", "padding='longest', truncation='longest_first'")
+    top = "import torch\nfrom transformers import AutoTokenizer"
+    before = module(replaced(BODY, (CALL, call)), top=top)
+    lands(NAME, before, above(replaced(before, (call, NEW)), CLASS, HELPER))
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "BertTokenizer"])
 def test_another_tokenizer(name: str) -> None:
     top = f"import torch\nfrom transformers import {name}  # not GPT2Tokenizer"
     refuses(NAME, module(top=top), NoSite, "GPT2Tokenizer")
