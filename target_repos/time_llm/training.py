@@ -16,6 +16,7 @@ from . import stand_ins
 LOADER, EPOCH = "loader", "epoch"
 BATCHES, EPOCHS, AHEAD = {LOADER: 16, EPOCH: 6}, 2, {LOADER: 24, EPOCH: 4}
 """How many batches are taken, how often the script goes through its data, and how many steps are predicted."""
+FIGURE = re.compile(r"-?\d+\.(\d+)(?:e[-+]?\d+)?")
 OF_SCRIPT = {
     **{
         "task_name": "long_term_forecast",
@@ -85,11 +86,14 @@ class _Data(types.SimpleNamespace):
 class Script:
     """The checkout's training script, run anew each time as if it was called on the command line."""
 
-    def __init__(self, file, options, prepared, has_wavelets):
-        """``options`` are of the model, as the script calls them; ``prepared`` is what Accelerate is to make of it."""
+    def __init__(self, file, options, prepared, has_wavelets, may_round):
+        """``options`` are of the model, as the script calls them; ``prepared`` is what Accelerate is to make of it.
+
+        Where the model is changed, too, it ``may_round`` otherwise: then figures are given as what a float32 can hold of them.
+        """
         import numpy
 
-        self.numpy, self.figures = numpy, lambda values: values
+        self.numpy, self.figures, self.may_round = numpy, lambda values: values, may_round
         if not hasattr(numpy, "Inf"):  # which scripts from before numpy 2 ask for
             numpy.Inf = numpy.inf
         place = os.path.join(sys.path[0], file)
@@ -106,7 +110,7 @@ class Script:
             self._do(["--help"])
 
     def run(self, inputs):
-        """What is printed, but for times, the means in its variables, and its model's parameters."""
+        """What is printed, but for times, the means in its variables, and its model's parameters; and apart the figures of all that."""
         import torch
 
         batch, variables, steps = inputs["shape"]
@@ -118,7 +122,11 @@ class Script:
         means = {name: float(value) for name, value in found.items() if isinstance(value, self.numpy.floating)}
         models = {name: value for name, value in found.items() if isinstance(value, torch.nn.Module)}
         trained = {n: p.detach().clone() for m in models.values() for n, p in m.named_parameters() if p.requires_grad}
-        return {"printed": lines, "means": means, "trained": trained}
+        if not self.may_round:
+            return {"printed": lines, "means": means, "trained": trained}
+        figures = [float(figure[0]) for line in lines for figure in FIGURE.finditer(line)]
+        texts = [FIGURE.sub(lambda figure: "#." + "#" * len(figure[1]), line) for line in lines]
+        return {"printed": texts, "figures": torch.tensor([*figures, *means.values()]), "trained": trained}
 
     def _do(self, arguments):
         """What the script prints with ``arguments``, and its variables."""

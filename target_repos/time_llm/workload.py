@@ -45,6 +45,8 @@ WAVELETS = "wavelets"
 OF_MODEL = ("prompts", "tokens", "forecast", WAVELETS)
 PARTS, MODES = (*OF_MODEL, LOADER, EPOCH), ("inference", "training")
 MODES_OF = {**dict.fromkeys(OF_MODEL, MODES[:1]), LOADER: MODES, EPOCH: MODES[1:]}
+MAIN = ""
+"""What the engine calls the model's file."""
 FILES = {"loader": "data_provider/data_factory.py", "training": "run_main.py"}
 PARTS_OF = {"loader": (LOADER,), "training": (EPOCH,)}
 WIDTHS = {"tiny": (32, 2, None), "small": (768, 12, 50257)}
@@ -128,7 +130,7 @@ def _has(part, mode):
 
 def _parts_of_changed(options):
     """What is run for the files that are changed: for the model's own the prompts and the forecasts."""
-    changed = options.get("parts") or {"": ""}
+    changed = options.get("parts") or {MAIN: ""}
     found = [PARTS_OF.get(name, ("prompts", "forecast")) for name in changed]
     return [part for part in PARTS if any(part in own for own in found)]
 
@@ -188,7 +190,10 @@ def load(folder, options):
             "llm_layers": int(options.get("layers", "2")),
             "d_ff": min(32, _width(options)),
         }
-        built.script = training.Script(files["training"], of_model, lambda m: _rounds_no_further(m.to(kind)), is_dwt)
+        may_round = MAIN in options.get("parts", {})
+        built.script = training.Script(
+            files["training"], of_model, lambda m: _rounds_no_further(m.to(kind)), is_dwt, may_round
+        )
     return built
 
 

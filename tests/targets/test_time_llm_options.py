@@ -152,6 +152,15 @@ def test_the_script_of_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert len([line for line in found["printed"] if "trained" in line]) == workload.EPOCHS
         assert not any("time" in line for line in found["printed"])
         assert {"train_loss", "vali_loss", "test_loss"} <= set(found["means"]) and len(found["trained"]) > 5
+        subject.script.may_round = True
+        rounded = workload.run(subject, inputs)
+        subject.script.may_round = False
+        figures = [float(number) for line in found["printed"] for number in re.findall(r"\d+\.\d+", line)]
+        assert rounded["figures"].tolist() == pytest.approx([*figures, *found["means"].values()], rel=1e-6)
+        assert len(figures) >= 3 * workload.EPOCHS and not re.search(r"\d\.\d", "".join(rounded["printed"]))
+        assert [re.sub(r"\d+\.\d+", "", line) for line in found["printed"]] == [
+            re.sub(r"#\.#+", "", line) for line in rounded["printed"]
+        ]
         assert [name for name, wrong in workload.WRONG.items() if wrong(subject) is not False] == [
             "the last loss for all"
         ]
