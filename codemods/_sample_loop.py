@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Sequence
 from typing import Optional
 
 from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Source
 
 from ._products import writes
-from ._scopes import called, targets_of
+from ._scopes import FUNCTIONS, PARAMETER, Binding, called, certain, default_of, reaching, targets_of
 from ._spellings import is_without_gradients
 
 WRITER = "build_prompt_text"
 """The generator's method that writes a prompt."""
+KEEPS = "_known_features"
+"""Our function that keeps what a generator says (``dwt_feature_cache``)."""
 PLAIN = (ast.List, ast.Dict, ast.Constant, ast.JoinedStr, ast.ListComp, ast.DictComp)
 HIDDEN = (ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef, ast.Yield, ast.YieldFrom, ast.Await, ast.NamedExpr)
 
@@ -56,7 +59,8 @@ def check_unchanged(source: Source, loop: ast.AST, attribute: str = "") -> None:
             if scope is not loop and isinstance(node, ast.Attribute) and ast.unparse(node) == attribute:
                 raise Ambiguous(f"{line}: something else is done with {attribute}")
             other = called(source, node) if isinstance(node, ast.Call) else None
-            scopes += [other] if other is not None and other not in scopes else []
+            is_ours = other is None or other.name == KEEPS  # what it changes is its own
+            scopes += [] if is_ours or other in scopes else [other]  # type: ignore[list-item]
 
 
 def _may_write(function: ast.AST, node: ast.AST) -> bool:
@@ -74,14 +78,7 @@ def _may_write(function: ast.AST, node: ast.AST) -> bool:
         return False
     every = [n for n in ast.walk(function) if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
     given = [n.value for n in every if ast.unparse(targets_of(n)[0]) == ast.unparse(target)]
-    return not given or not all(_is_plain(value) for value in given)
-
-
-def _is_plain(value: Optional[ast.expr]) -> bool:
-    """Whether that is a list, a dictionary or a text: also one that is put where there is none."""
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr == "setdefault":
-        return len(value.args) == 2 and isinstance(value.args[1], PLAIN)
-    return isinstance(value, PLAIN)
+    return not given or not all(isinstance(value, PLAIN) for value in given)
 
 
 def _sides(value: ast.expr) -> list[ast.expr]:
@@ -95,13 +92,43 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def is_asked(source: Source, node: ast.AST) -> bool:
-    """Whether only the truth of ``node`` matters."""
-    parent = source.ancestors(node)[0]
-    if isinstance(parent, ast.BoolOp):
-        return is_asked(source, parent)
-    is_not = isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
-    return is_not or (isinstance(parent, (ast.If, ast.IfExp)) and parent.test is node)
+def check_given(source: Source, loop: ast.For, name: str) -> None:
+    """Raise where the variable ``name`` may have no value when ``loop`` begins, or ``None``."""
+    found = reaching(source, ast.Name(name, ast.Load()), loop)
+    given = [binding.statement for binding in found if binding.kind != PARAMETER]
+    is_sure = len(given) < len(found) or any(certain(source, s, loop) or _is_with(source, s, loop) for s in given)
+    if not (is_sure or _are_of_both_arms(source, given, loop)) or any(_may_be_nothing(b, name) for b in found):
+        raise Ambiguous(f"{source.name}:{loop.lineno}: where {name} comes from cannot be told")
+
+
+def _is_with(source: Source, statement: ast.stmt, loop: ast.For) -> bool:
+    """Whether ``statement`` is under the same condition as ``loop``: one of plain values."""
+    around = [n for n in source.ancestors(loop) if isinstance(n, ast.If)]
+    tests = [ast.unparse(n.test) for n in around if any(loop in ast.walk(s) for s in n.body)]
+    block = source.ancestors(statement)[0]
+    is_plain = isinstance(block, ast.If) and not any(
+        isinstance(n, (ast.Call, ast.NamedExpr)) for n in ast.walk(block.test)
+    )
+    if not is_plain or not isinstance(block, ast.If) or statement not in block.body:
+        return False
+    return certain(source, block, loop) and ast.unparse(block.test) in tests
+
+
+def _are_of_both_arms(source: Source, given: Sequence[ast.stmt], loop: ast.For) -> bool:
+    """Whether there is a choice ahead of ``loop`` with one of the statements in each of its arms."""
+    choices = [n for s in given for n in source.ancestors(s)[:1] if isinstance(n, ast.If) and certain(source, n, loop)]
+    return any(all(any(s in arm for s in given) for arm in (choice.body, choice.orelse)) for choice in choices)
+
+
+def _may_be_nothing(binding: Binding, name: str) -> bool:
+    """Whether a variable is deleted there, declared, or given ``None``, be it in one case of two."""
+    if isinstance(binding.statement, FUNCTIONS):
+        value = default_of(binding.statement, name)
+        return isinstance(value, ast.Constant) and value.value is None
+    value = getattr(binding.statement, "value", None)
+    values = [value.body, value.orelse] if isinstance(value, ast.IfExp) else getattr(value, "elts", [value])
+    is_nothing = any(isinstance(v, ast.Constant) and v.value is None for v in values)
+    return isinstance(binding.statement, ast.Delete) or binding.is_empty() or is_nothing
 
 
 def check_plain(source: Source, loop: ast.For) -> None:

@@ -378,6 +378,15 @@ def _binding(source: Source, target: ast.AST) -> Binding:
     return Binding(statement, None, type(statement).__name__, among)
 
 
+def is_asked(source: Source, node: ast.AST) -> bool:
+    """Whether only the truth of ``node`` matters."""
+    parent = source.ancestors(node)[0]
+    if isinstance(parent, ast.BoolOp):
+        return is_asked(source, parent)
+    is_not = isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not)
+    return is_not or (isinstance(parent, (ast.If, ast.IfExp, ast.While, ast.Assert)) and parent.test is node)
+
+
 def is_number(source: Source, value: ast.expr) -> bool:
     """Whether ``value`` is a plain number, written out or by the name of a constant: one that gets its value in one place."""
     if isinstance(value, ast.Constant):

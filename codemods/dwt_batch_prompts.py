@@ -19,12 +19,11 @@ from ._counting import Counting, counting
 from ._helpers import insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line, text_of
 from ._products import in_loop
-from ._sample_loop import WRITER, check_plain, check_unchanged, given_once, is_asked, own_statements, stores
-from ._scopes import calls, certain, has_star, parameters_of, position, targets_of
+from ._sample_loop import WRITER, check_given, check_plain, check_unchanged, given_once, own_statements, stores
+from ._scopes import calls, has_star, is_asked, position, targets_of
 from .dwt_batch_features import NUMBERS
 
 HELPER, FOUND, SITE = "_features_of_each", "batch_features", "samples"
-JUMPS = (ast.Continue, ast.Break, ast.Return, ast.Raise, ast.Try)
 SAME = ("contiguous", "clone", "detach")
 """Methods of a tensor that give the same numbers."""
 HELPER_TEXT = f'''
@@ -154,12 +153,7 @@ def _check(source: Source, found: Asked) -> None:
         raise Ambiguous(f"{source.name}:{loop.lineno}: the loop is in another one")
     if stores(loop, found.samples) or len(stores(loop, found.number)) > 1:
         raise Ambiguous(f"{source.name}:{loop.lineno}: {found.samples} or {found.number} changes in the loop")
-    earlier = [source.statement(n) for n in stores(function, found.samples) if position(n) < position(loop)]
-    is_given = found.samples in [parameter.arg for parameter in parameters_of(function)]
-    is_given = is_given or any(certain(source, statement, loop) for statement in earlier)
-    jumps = [n for n in ast.walk(loop) if isinstance(n, JUMPS) and position(n) < position(found.call)]
-    if not is_given and (jumps or not earlier):  # without them, each sample is asked for, or there is none
-        raise Ambiguous(f"{source.name}:{loop.lineno}: where {found.samples} comes from cannot be told")
+    check_given(source, loop, found.samples)
     _check_uses(source, found)
     check_unchanged(source, loop, ast.unparse(found.call.func))
 

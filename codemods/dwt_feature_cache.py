@@ -17,11 +17,11 @@ from apply_opt.model.source import Edit, Source
 
 from ._helpers import are_used, check_imported, insert_above, meant, refuse_compiled, refuse_taken
 from ._lines import called_by, respelled
-from ._sample_loop import WRITER
+from ._sample_loop import KEEPS, WRITER
 from ._scopes import calls
 from .dwt_batch_prompts import HELPER as BATCH
 
-HELPER, OTHERS, SITE = "_known_features", ("_all_that_counts", "_is_plain"), "sample"
+HELPER, OTHERS, SITE = KEEPS, ("_all_that_counts", "_is_plain"), "sample"
 NAMES = ("_KNOWN_FEATURES", "_KNOWN_FEATURES_LOCK", "_Lock", "_OrderedDict", "_WeakKeyDictionary")
 TEXT = '''
 from collections import OrderedDict as _OrderedDict

@@ -21,8 +21,8 @@ from ._counting import Counting, counting
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, starts_line
 from ._products import in_loop
-from ._sample_loop import WRITER, check_plain, check_unchanged, given_once, stores
-from ._scopes import calls, certain, position
+from ._sample_loop import WRITER, check_given, check_plain, check_unchanged, given_once
+from ._scopes import calls, position
 
 HELPER, SITE = "_of_samples", "statistics"
 HELPER_TEXT = f'''
@@ -90,19 +90,12 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     first = list(dict.fromkeys(read.name for read in found.reads if not read.is_mean))
     results = f"{_listed([_named(n, True) for n in averaged])}, {_listed([_named(n, False) for n in first])}"
     call = f"{results} = {HELPER}({found.rows}, {_listed(averaged)}, {_listed(first)})"
-    changes: dict[ast.expr, str] = {read.node: _own(found, read) for read in found.reads}
+    changes: dict[ast.expr, str] = {r.node: f"{_named(r.name, r.is_mean)}[{found.number}]" for r in found.reads}
     return [
         insert_above(source, found.loop, HELPER_TEXT),
         above(source, found.loop, call),
         *all_respelled(source, changes),
     ]
-
-
-def _own(found: Statistics, read: Read) -> str:
-    """What is told of a sample: a list of its own, where several places get the same one."""
-    value = f"{_named(read.name, read.is_mean)}[{found.number}]"
-    is_shared = not read.is_mean and sum(other.name == read.name and not other.is_mean for other in found.reads) > 1
-    return f"list({value})" if is_shared else value
 
 
 def _named(name: str, is_mean: bool) -> str:
@@ -221,13 +214,9 @@ def _check(source: Source, found: Statistics) -> None:
             raise Ambiguous(f"{source.name}:{loop.lineno}: {ast.unparse(node)} changes in the loop")
     check_unchanged(source, loop)
     for name in (found.rows, *sorted(names)):
-        given = [source.statement(n) for n in stores(function, name) if position(n) < position(loop)]
-        is_nothing = any(isinstance(s, ast.Assign) and _may_be_none(s.value) for s in given)
-        if is_nothing or not any(certain(source, statement, loop) for statement in given):
-            raise Ambiguous(f"{source.name}:{loop.lineno}: where {name} comes from cannot be told")
-
-
-def _may_be_none(value: ast.expr) -> bool:
-    """``None``, or a choice between that and something else."""
-    arms = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
-    return any(isinstance(arm, ast.Constant) and arm.value is None for arm in arms)
+        check_given(source, loop, name)
+    for name in sorted({read.name for read in found.reads if not read.is_mean}):
+        if [read.name for read in found.reads if not read.is_mean].count(name) > 1:
+            raise Ambiguous(
+                f"{source.name}:{loop.lineno}: {name} is read in several places: each has a list of its own"
+            )

@@ -20,8 +20,8 @@ from ._counting import without_bar
 from ._helpers import check_imported, insert_above, is_used, refuse_compiled
 from ._lines import above, starts_line
 from ._products import in_loop
-from ._sample_loop import check_unchanged, is_asked
-from ._scopes import calls, certain, parameters_of, position
+from ._sample_loop import check_unchanged
+from ._scopes import calls, certain, is_asked, parameters_of, position
 
 HELPER, SITE = "_on_host", "rows"
 HELPER_TEXT = f'''

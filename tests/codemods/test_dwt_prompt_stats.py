@@ -115,12 +115,46 @@ def test_lands(body: str, reads: dict[str, str], call: str) -> None:
 
 
 def test_a_list_that_several_have() -> None:
-    """Each of them gets its own, as before: one may be sorted."""
-    more = '    recent = lags[start].tolist()\n    recent.sort()\n    prompts.append(f"{recent}")\n'
-    body = replaced(BODY, ("    prompts.append", more + "    prompts.append"))
-    after = replaced(changed(body.replace(more, "")), ('"lags": first_lags[b]', '"lags": list(first_lags[b])'))
-    own = block(more.replace("lags[start].tolist()", "list(first_lags[b])"), 12) + "\n"
-    lands(NAME, module(body), replaced(after, ("            prompts.append", own + "            prompts.append")))
+    """Each of them has its own, so that one may be sorted."""
+    body = replaced(
+        BODY, ("    prompts.append", "    recent = lags[start].tolist()\n    recent.sort()\n    prompts.append")
+    )
+    refuses(NAME, module(body), Ambiguous, "lags is read in several places")
+
+
+GIVEN = [
+    "if self.top_k:\n    lags = self.calcute_lags(x)\nelse:\n    lags = self.nearest(x)",
+    "lags = None\nlags = self.calcute_lags(x)",
+    "lags: torch.Tensor = self.calcute_lags(x)",
+]
+NOT_GIVEN = [
+    "if self.top_k:\n    lags = self.calcute_lags(x)",
+    "if self.top_k:\n    lags = self.calcute_lags(x)\nelse:\n    print(x)",
+    "lags = None\nif self.top_k:\n    lags = self.calcute_lags(x)",
+    "lags: torch.Tensor = None\nif self.top_k:\n    lags = self.calcute_lags(x)",
+    "lags: torch.Tensor\nif self.top_k:\n    lags = self.calcute_lags(x)",
+    "lags, k = None, 1\nif self.top_k:\n    lags = self.calcute_lags(x)",
+    "lags = self.calcute_lags(x) if self.top_k else None",
+    "lags = self.calcute_lags(x)\ndel lags",
+]
+
+
+@pytest.mark.parametrize("given", GIVEN)
+def test_where_tensors_come_from(given: str) -> None:
+    body = replaced(BODY, ("lags = self.calcute_lags(x)", given))
+    lands(NAME, module(body), changed(body))
+
+
+def test_tensors_that_are_parameters() -> None:
+    body = replaced(BODY, ("lags = self.calcute_lags(x)\n", ""))
+    outcome = plan(NAME, module(body, "def forecast(self, x, lags):"))
+    assert outcome.kind == PLANNED, outcome.message
+    refuses(NAME, module(body, "def forecast(self, x, lags=None):"), Ambiguous, "where lags comes from")
+
+
+@pytest.mark.parametrize("given", NOT_GIVEN)
+def test_tensors_that_may_not_be_there(given: str) -> None:
+    refuses(NAME, module(replaced(BODY, ("lags = self.calcute_lags(x)", given))), Ambiguous, "where lags comes from")
 
 
 def test_lands_with_a_progress_bar() -> None:
@@ -180,9 +214,6 @@ def test_nothing_to_bring(body: str) -> None:
         (replaced(BODY, ("    start = b", "    flat[b] = 0.0\n    start = b")), "in place"),
         (replaced(BODY, ("    start = b", "    torch.mul(flat, 2, out=flat)\n    start = b")), "in place"),
         (replaced(BODY, ("low, high = x.amin(1), x.amax(1)\n", "high = x.amax(1)\n")), "where low comes from"),
-        (replaced(BODY, ("lags = self", "if self.top_k > 0:\n    lags = self")), "where lags comes from"),
-        (replaced(BODY, ("lags = self", "lags = None\nif self.top_k > 0:\n    lags = self")), "where lags comes from"),
-        (replaced(BODY, ("(x)\n", "(x) if self.top_k else None\n")), "where lags comes from"),
         (f"for epoch in range(3):\n{block(BODY.replace('@', ''), 4)}@", "in another loop"),
     ],
 )
