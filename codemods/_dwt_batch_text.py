@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 ROWS, HELPER = "_RowByRow", "_BatchFeatures"
@@ -161,7 +162,8 @@ class HELPER:
         `linear` (T, 2 K + coefficients): the sum over each band, its mean change, all coefficients. `squares` (coefficients, K)
         adds up a band's.
         """
-        key = self.generator.wavelet, self.generator.level, KEY
+        generator = self.generator
+        key = generator.wavelet, generator.level, KEY
         if key not in self.matrices:
             bands = self.bands(torch.eye(T, dtype=torch.float64))
             sums = [band.sum(dim=1, keepdim=True) for band in bands]
@@ -257,15 +259,13 @@ def classes(cls: str, mode: str, digits: Mapping[str, int], condition: str) -> s
     shown = "{" + ", ".join(f'"{name}": {number}' for name, number in digits.items()) + "}"
     if condition:
         shown = f"{{}}\n        if {condition}:\n            self.digits = {shown}"
-    key = "T, device" + (f", self.{mode}" if mode.startswith("generator.") else "")
-    made = (
-        TEXT.replace("KEY", key)
-        .replace("MODE", mode)
-        .replace("DIGITS", shown)
-        .replace("ROWS", ROWS)
-        .replace("HELPER", HELPER)
-    )
-    return made.replace("GENERATOR", cls)
+    parts = {
+        "KEY": f"T, device, {mode}" if mode.startswith("generator.") else "T, device",
+        "MODE": mode,
+        "DIGITS": shown,
+    }
+    parts |= {"ROWS": ROWS, "HELPER": HELPER, "GENERATOR": cls}
+    return re.sub("|".join(parts), lambda found: parts[found[0]], TEXT)
 
 
 def method() -> str:

@@ -14,6 +14,7 @@ from apply_opt.model.source import Function, Source, callee, own_nodes
 
 from ._scopes import (
     FUNCTIONS,
+    REPLACES,
     calls,
     check_defined_once,
     class_of,
@@ -30,7 +31,6 @@ PREPARES = re.compile(r"_*(init|post_init|setup|set_up|(init|load)(_models?)?)_*
 COMPILES = re.compile(r"\bn?jit\b|compile|\bscript(_method)?\b")
 NOT_COMPILED = re.compile(r"(no|not|dont|never)_?(jit|compile)|(disable|ignore|unused|is_compiling)\b")
 HARMLESS = {"no_grad", "inference_mode", "enable_grad", "autocast"}
-REPLACES = {"setattr", "delattr", "object", "patch"}
 
 
 def encoding_methods(source: Source) -> list[Function]:

@@ -123,10 +123,16 @@ MODULES = {"torch": "torch", "nn": "torch.nn", "np": "numpy", "ptwt": "ptwt"}
 def check_free(source: Source, *names: str) -> None:
     """Raise :class:`Ambiguous` where one of ``names`` is not what a module or a builtin is usually called (:data:`MODULES`)."""
     for name in names:
-        module, meant_by_us = _imported(source).get(name), MODULES.get(name)
-        is_unknown = meant_by_us and not module and any(isinstance(n, ast.Name) for n in named(source, name))
-        if is_unknown or is_rebound(source, name) or helpers(source, name) or module not in (None, meant_by_us):
+        imported, usual = _imported(source).get(name), MODULES.get(name)
+        if is_rebound(source, name) or helpers(source, name) or imported not in (None, usual):
             raise Ambiguous(f"{source.name}: {name} means something else in some place")
+        if usual and not imported and any(isinstance(node, ast.Name) for node in named(source, name)):
+            raise Ambiguous(f"{source.name}: {name} is not imported for the whole file")
+
+
+def is_builtin(source: Source, name: str) -> bool:
+    """Whether nothing in the file gives a builtin's ``name`` another meaning."""
+    return not is_rebound(source, name) and not helpers(source, name) and name not in _imported(source)
 
 
 def imports(source: Source, *names: str) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Union
 
 from apply_opt.errors import Ambiguous, Conflict
 from apply_opt.model.source import Source, callee
 
-from ._scopes import bindings, calls, mentions, named, position, reaching, targets_of
+from ._scopes import REPLACES, bindings, calls, mentions, named, position, reaching, targets_of
 
 FLAGS = ("output_attentions", "output_hidden_states")
 IMPLEMENTATION = "_attn_implementation"
@@ -98,31 +97,49 @@ def run_model(run: ast.Call) -> ast.expr:
     return run.args[0] if ast.unparse(run.func) == REUSES and run.args else run.func
 
 
-def refuse_hooks(source: Source, model: LanguageModel) -> None:
-    """Raise where a part of the model tells somebody what it gives: attention that makes no maps gives none."""
+def refuse_hooks(source: Source) -> None:
+    """Raise where somebody may look at what a part of the model gives: attention that makes no maps gives none."""
     for call in calls(source, "register_forward_hook"):
-        assert isinstance(call.func, ast.Attribute)
-        holder = ast.unparse(call.func.value)
-        if not re.fullmatch(r"self\.\w+", holder) or holder == model.name:
+        holder = call.func.value if isinstance(call.func, ast.Attribute) else call.func
+        made = [b.value for b in bindings(source, holder, call) if not b.is_empty()]
+        if not made or not all(isinstance(v, ast.Call) and callee(v) != "from_pretrained" for v in made):
+            what = ast.unparse(holder)
             raise Ambiguous(
-                f"{source.name}:{call.lineno}: what {holder} gives is looked at there, also maps of attention"
+                f"{source.name}:{call.lineno}: what {what} gives is looked at there, maybe maps of attention"
             )
 
 
 def refuse_replaced(source: Source) -> None:
     """Raise where something of transformers' is replaced for the whole process: what it computes is not known then."""
+    for name in _from_transformers(source):
+        for node in (n for n in named(source, name) if isinstance(n, ast.Name)):
+            inner: ast.AST = node
+            parent, *around = source.ancestors(node)
+            while isinstance(parent, (ast.Attribute, ast.Subscript)) and parent.value is inner:
+                inner, (parent, *around) = parent, around
+            if not isinstance(getattr(inner, "ctx", ast.Load()), ast.Load) or _replaces(parent, inner):
+                raise Ambiguous(f"{source.name}:{node.lineno}: something of transformers' is replaced there")
+
+
+def _replaces(call: ast.AST, node: ast.AST) -> bool:
+    """Whether ``call`` gives ``node`` another attribute, or is a registry's ``register``."""
+    if not isinstance(call, ast.Call):
+        return False
+    return (callee(call) in REPLACES and node in call.args[:1]) or (callee(call) == "register" and call.func is node)
+
+
+def _from_transformers(source: Source) -> Iterator[str]:
+    """The names by which the file knows transformers, its modules and what it has from there."""
     for node in source.nodes("transformers"):
-        for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
-            for name in named(source, (alias.asname or alias.name).partition(".")[0]):
-                parent, *around = source.ancestors(name)
-                while isinstance(parent, ast.Attribute) and isinstance(parent.ctx, ast.Load):
-                    parent, *around = around
-                is_set = isinstance(parent, ast.Attribute) and not isinstance(parent.ctx, ast.Load)
-                is_set |= (
-                    isinstance(parent, ast.Call) and callee(parent) == "setattr" and name in ast.walk(parent.args[0])
-                )
-                if is_set:
-                    raise Ambiguous(f"{source.name}:{parent.lineno}: something of transformers' is replaced there")  # type: ignore[attr-defined]
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and (node.module or "").partition(".")[0] == "transformers"
+        ):
+            yield from (alias.asname or alias.name for alias in node.names)
+        if isinstance(node, ast.Import):
+            own = [alias for alias in node.names if alias.name.partition(".")[0] == "transformers"]
+            yield from (alias.asname or "transformers" for alias in own)
 
 
 def reads_last_state(source: Source, run: ast.Call) -> bool:

@@ -83,9 +83,9 @@ def all_respelled(source: Source, changes: Mapping[ast.expr, str]) -> list[Edit]
 
 
 def above(source: Source, statement: ast.stmt, text: str) -> Edit:
-    """``text`` as lines above ``statement``, which starts its line, as far indented as it is."""
+    """``text`` as a line above ``statement``, which starts its line, as far indented as it is."""
     line = first_line(statement)
-    return Edit(line, line - 1, "".join(source.indent(line) + part + source.newline(line) for part in text.split("\n")))
+    return Edit(line, line - 1, source.indent(line) + text + source.newline(line))
 
 
 def below(source: Source, statement: ast.stmt, text: str) -> Edit:

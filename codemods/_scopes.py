@@ -19,6 +19,8 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 BLOCKS = (ast.stmt, ast.ExceptHandler, ast.match_case)
 PARAMETER = "parameter"
+REPLACES = ("setattr", "delattr", "object", "patch")
+"""Functions that give an object another attribute, or take one away: ``patch.object(…)``, too."""
 WORD = re.compile(r"\w+")
 Scope = Union[ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef]
 

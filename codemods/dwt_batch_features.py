@@ -25,7 +25,7 @@ from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
 from ._helpers import MODULES, check_free, imports, insert_above, meant, refuse_taken, reindent, with_usual_names
 from ._lines import below, is_alone
 from ._sample_loop import WRITER
-from ._scopes import calls, methods, targets_of
+from ._scopes import REPLACES, calls, methods, targets_of
 from ._spellings import WITHOUT_GRADIENTS
 from ._wavelet_decomposition import as_it_was
 
@@ -218,7 +218,7 @@ def _check(source: Source, found: Generator) -> None:
                 f"{source.name}:{kept.lineno}: {function.name} does more than to return something: samples' order may count"
             )
     _check_words(source, found.cls)
-    _check_writer(source, found.cls)
+    _check_settings(source, found.cls)
     _check_class(source, found)
     check_free(source, *MODULES, *BUILTINS)
     if not is_alone(source, found.forward):
@@ -240,12 +240,11 @@ def _kept(function: Function, is_word: bool) -> Optional[ast.stmt]:
 
     What writes a prompt is called in its turn, also afterwards: there it is the generator's own that matters.
     """
-    own, aliases = _own_lists(function), _aliases(function)
+    own = _own_lists(function)
     given = {n.arg for n in ast.walk(function.args) if isinstance(n, ast.arg)}
 
     def is_outside(value: ast.expr) -> bool:
-        first = ast.unparse(value).split(".")[0].split("[")[0]
-        return ast.unparse(value) not in own if is_word else first == "self" or first in aliases
+        return ast.unparse(value) not in own if is_word else ast.unparse(value).startswith("self")
 
     for node in ast.walk(function):
         is_store = isinstance(node, (ast.Attribute, ast.Subscript)) and not isinstance(node.ctx, ast.Load)
@@ -259,17 +258,6 @@ def _kept(function: Function, is_word: bool) -> Optional[ast.stmt]:
         if is_changed or is_lost or is_added or is_outer:
             return node  # type: ignore[return-value]
     return None
-
-
-def _aliases(function: Function) -> dict[str, str]:
-    """The variables of ``function`` that are something of the generator's, ``known = self.known``, and which."""
-    given = [
-        n
-        for n in ast.walk(function)
-        if isinstance(n, ast.Assign) and isinstance(n.value, (ast.Attribute, ast.Subscript))
-    ]
-    found = [(target.id, ast.unparse(n.value)) for n in given for target in n.targets if isinstance(target, ast.Name)]
-    return {name: value for name, value in found if value.startswith("self.")}
 
 
 def _own_lists(function: Function) -> set[str]:
@@ -310,20 +298,71 @@ def _check_words(source: Source, cls: ast.ClassDef) -> None:
                 raise Ambiguous(f"{source.name}:{call.lineno}: {text} gives something else each time")
 
 
-def _check_writer(source: Source, cls: ast.ClassDef) -> None:
-    """Raise where what writes a prompt may change what words for the next sample depend on: ``self.threshold.observe(…)``."""
+def _check_settings(source: Source, cls: ast.ClassDef) -> None:
+    """Raise where words may depend on something that changes while prompts are written: the samples' order would count."""
     words = _called(cls, WORDS)
     read = {
         n.attr for f in words for n in ast.walk(f) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "self"
     }
+    holders = set()
+    for statement in (n for n in ast.walk(cls) if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value):
+        for name, value in _settings(statement):
+            called = [
+                n for n in ast.walk(value) if isinstance(n, ast.Call) and ast.unparse(n.func) not in (*PURE, "getattr")
+            ]
+            if name in read and called:
+                what = ast.unparse(called[0].func)
+                raise Ambiguous(
+                    f"{source.name}:{value.lineno}: words depend on what {what} gives: whether that changes cannot be told"
+                )
+            holders |= {f"self.{name}"} if name in read and not isinstance(value, ast.Constant) else set()
     for function in (function for function in _called(cls, (WRITER,)) if function not in words):
-        aliases = _aliases(function)
-        for call in (n for n in ast.walk(function) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)):
-            first, _, rest = ast.unparse(call.func.value).partition(".")  # type: ignore[attr-defined]
-            holder = re.match(r"self\.(\w+)", f"{aliases.get(first, first)}.{rest}")
-            if holder and holder[1] in read and callee(call) not in ASKING:
-                what = ast.unparse(call.func)
-                raise Conflict(f"{source.name}:{call.lineno}: {what} may change words: samples' order may count")
+        for node in (n for n in ast.walk(function) if isinstance(n, (ast.Attribute, ast.Name))):
+            text, parent = ast.unparse(node), source.ancestors(node)[0]
+            is_bare = (
+                bool(holders)
+                and text == "self"
+                and not isinstance(parent, ast.Attribute)
+                and not _asks(parent, holders)
+            )
+            if is_bare or (text in holders and not _is_read(source, node)):
+                raise Conflict(
+                    f"{source.name}:{node.lineno}: {function.name} does more than to read {text}, on which words depend: "
+                    "samples' order may count"
+                )
+
+
+def _asks(node: ast.AST, holders: set[str]) -> bool:
+    """Whether that is ``getattr(self, "name")`` for something that is in none of ``holders``."""
+    is_call = isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr") and len(node.args) > 1
+    name = node.args[1] if is_call else None  # type: ignore[attr-defined]
+    return isinstance(name, ast.Constant) and f"self.{name.value!s}" not in holders
+
+
+def _settings(statement: ast.Assign | ast.AnnAssign) -> list[tuple[str, ast.expr]]:
+    """The attributes of ``self`` that get a value there, and which; each of ``self.a, self.b = a, b`` its own."""
+    pairs: list[tuple[ast.expr, ast.expr | None]] = []
+    for target in targets_of(statement):
+        if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
+            pairs += zip(target.elts, statement.value.elts)
+        else:
+            pairs.append((target, statement.value))
+    own = [(part, value) for part, value in pairs if isinstance(part, ast.Attribute) and value is not None]
+    return [(part.attr, value) for part, value in own if ast.unparse(part.value) == "self"]
+
+
+def _is_read(source: Source, node: ast.AST) -> bool:
+    """Whether an attribute is only read there, so that nothing else can have the object: an entry of it, compared, printed."""
+    parent, around, *_ = source.ancestors(node)
+    if isinstance(parent, ast.Subscript):
+        return parent.value is node and isinstance(parent.ctx, ast.Load)
+    if isinstance(parent, ast.Attribute):
+        return (
+            parent.attr in ("get", "items", "keys", "values") and isinstance(around, ast.Call) and around.func is parent
+        )
+    if isinstance(parent, ast.Call):
+        return parent.func is not node and ast.unparse(parent.func) in PURE
+    return isinstance(parent, (ast.FormattedValue, ast.Compare, ast.BinOp, ast.UnaryOp, ast.If))
 
 
 def _check_class(source: Source, found: Generator) -> None:
@@ -339,7 +378,7 @@ def _check_class(source: Source, found: Generator) -> None:
     for node in ast.walk(source.tree):
         stored = isinstance(node, (ast.Attribute, ast.Name)) and not isinstance(node.ctx, ast.Load)
         name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
-        is_patched = isinstance(node, ast.Call) and callee(node) in ("setattr", "compile", "delattr")
+        is_patched = isinstance(node, ast.Call) and callee(node) in (*REPLACES, "compile")
         is_patched = is_patched and ast.unparse(node.func) != "re.compile"  # type: ignore[attr-defined]
         if (stored and name in seen) or is_patched:
             raise Ambiguous(f"{source.name}:{getattr(node, 'lineno', 0)}: a method of {cls.name} may be another one")

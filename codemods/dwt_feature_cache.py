@@ -71,6 +71,8 @@ def _all_that_counts(generator, sample):
     settings = vars(generator) if isinstance(generator, torch.nn.Module) else {}
     if settings.get("training", True) or not _is_plain(settings) or type(sample) is not torch.Tensor:
         return None
+    if torch.nn.modules.module._has_any_global_hook():
+        return None
     if sample.requires_grad or not sample.is_floating_point() or sample.device.type not in ("cpu", "cuda"):
         return None
     with torch.no_grad():

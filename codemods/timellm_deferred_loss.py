@@ -16,7 +16,7 @@ from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, own_nodes
 
-from ._helpers import check_imported, insert_above, is_rebound, is_used, meant, refuse_compiled
+from ._helpers import check_imported, insert_above, is_builtin, is_rebound, is_used, meant, refuse_compiled
 from ._lines import all_respelled, text_of
 from ._scopes import (
     FUNCTIONS,
@@ -44,6 +44,7 @@ KEPT = ".detach().clone()"
 FIGURES = tuple(f"numpy.{name}" for name in ("average", "mean", "median", "std", "var", "sum", "min", "max", "array"))
 """What may be made of the list: from numbers that are given in another list, they make the same."""
 BUILTINS = ("sum", "min", "max", "sorted")
+"""Python's own functions that do, too."""
 LOOKS_ROUND = ("locals()", "vars()", "globals()")
 
 
@@ -245,7 +246,7 @@ def _is_empty_list(binding: Binding) -> bool:
 def _is_counted(source: Source, node: ast.Name) -> bool:
     """Whether only the length of the list is asked for."""
     parent = source.ancestors(node)[0]
-    return isinstance(parent, ast.Call) and ast.unparse(parent) == f"len({node.id})" and not is_rebound(source, "len")
+    return isinstance(parent, ast.Call) and ast.unparse(parent) == f"len({node.id})" and is_builtin(source, "len")
 
 
 def _check_read(source: Source, node: ast.Name, appends: Sequence[ast.Call]) -> None:
@@ -257,7 +258,7 @@ def _check_read(source: Source, node: ast.Name, appends: Sequence[ast.Call]) -> 
     if any(isinstance(n, ast.JoinedStr) for n in around):
         raise Ambiguous(f"{where} is read within a text: give the mean a name")
     name = meant(source, call.func) if isinstance(call, ast.Call) else ""
-    is_figure = name in FIGURES or (name in BUILTINS and not is_rebound(source, name))
+    is_figure = name in FIGURES or (name in BUILTINS and len(call.args) == 1 and is_builtin(source, name))  # type: ignore[attr-defined]
     if not isinstance(call, ast.Call) or call.args[:1] != [node] or not is_figure:
         raise Ambiguous(f"{where} is read for something else than a mean: {ast.unparse(source.statement(node))[:80]}")
 

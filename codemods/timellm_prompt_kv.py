@@ -123,6 +123,8 @@ def _may_keep_keys(language_model, prompts, patches, count):
 
 def _is_frozen_and_plain(language_model, prompts):
     """Whether nothing in `language_model` is trained, is made at random, or may be something else than transformers has there."""
+    if torch.nn.modules.module._has_any_global_hook():
+        return False
     words = language_model.get_input_embeddings()  # these have been looked up already
     parts = [part for part in language_model.modules() if part is not words]
     if any(part.training for part in parts):

@@ -84,8 +84,7 @@ def _runs(source: Source) -> list[ast.Call]:
     runs = sorted((run for model in models.values() for run in model.runs), key=position)
     if not runs:
         raise Ambiguous(f"{source.name}: the language model is not run in this file")
-    for model in models.values():
-        refuse_hooks(source, model)
+    refuse_hooks(source)
     refuse_replaced(source)
     for run in runs:
         if not reads_last_state(source, run):

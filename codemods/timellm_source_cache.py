@@ -17,12 +17,26 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._escapes import PREPARES
-from ._helpers import check_imported, insert_above, is_rebound, is_used, meant, refuse_compiled, refuse_taken, reindent
+from ._helpers import check_imported, insert_above, is_rebound, is_used, meant, refuse_compiled, refuse_taken
 from ._lines import above, all_respelled, ends_line, starts_line, text_of
-from ._scopes import FUNCTIONS, PARAMETER, bindings, calls, class_of, family, methods, parameters_of, reaching, scope_of
+from ._scopes import (
+    FUNCTIONS,
+    PARAMETER,
+    bindings,
+    calls,
+    class_named,
+    class_of,
+    family,
+    methods,
+    named,
+    parameters_of,
+    reaching,
+    scope_of,
+)
 from ._tokenizing import below
 
-HELPER, STATE, KEPT, SITES = "_kept_words", "_state_of_words", "_KEPT_WORDS", ("words", "train")
+HELPER, STATE, DROP, KEPT = "_kept_words", "_state_of_words", "_drop_kept_words", "_KEPT_WORDS"
+SITES = ("words", "train")
 HELPER_TEXT = f'''
 import weakref
 
@@ -76,13 +90,17 @@ def {HELPER}(layer, words):
     made = layer(words)
     {KEPT}[layer] = state, made.clone()
     return made
+
+
+def {DROP}(model):
+    """Drop what is kept for the layers of `model`."""
+    for layer in model.modules():
+        {KEPT}.pop(layer, None)
 '''
-DROP_TEXT = f"for layer in self.modules():\n    {KEPT}.pop(layer, None)"
 METHOD_TEXT = f'''
 def train(self, mode=True):
     """As ever, also for `eval()`; what is kept of this model's words ({HELPER}) is dropped."""
-    for layer in self.modules():
-        {KEPT}.pop(layer, None)
+    {DROP}(self)
     return super().train(mode)
 '''
 VIEWS = {"permute", "transpose", "t", "swapaxes", "swapdims", "detach"}
@@ -95,7 +113,7 @@ MODULES = ("Module", "LightningModule", "PreTrainedModel")
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The sites ``words``, where a linear layer is given all words, and ``train``, a method that drops what is kept."""
     uses = calls(source, HELPER)
-    ours = [n for n in source.nodes(KEPT) if isinstance(n, FUNCTIONS) and n.name == "train" and _drops(n)]
+    ours = [n for n in source.nodes(DROP) if isinstance(n, FUNCTIONS) and n.name == "train" and _drops(n)]
     if is_used(source, HELPER, uses):
         if not ours:
             raise PartlyApplied(
@@ -103,14 +121,16 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
                 "take the part that is there out by hand, then apply again",
             )
         return [Site(name, node.lineno, OURS) for name, node in zip(SITES, (uses[0], ours[0]))]
-    refuse_taken(source, STATE, KEPT, *(name for name in IMPORTED if is_rebound(source, name)))
+    refuse_taken(source, STATE, DROP, KEPT, *(name for name in IMPORTED if is_rebound(source, name)))
     found = _calls(source)
     method = _own_train(source, found[0]) or _last(source, found)
     return [Site(SITES[0], found[0].lineno, TODO), Site(SITES[1], method.lineno, TODO)]
 
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
-    """The helper above the class, called in the place of each layer; what drops it in ``train``, below the method that does it."""
+    """The helper above the class, called in the place of each layer; and what drops it: ahead of all that the class's own ``train``
+    does, or as a new ``train`` below the method with the layers.
+    """
     found = _calls(source)
     changes: dict[ast.expr, str] = {}
     for call in found:
@@ -119,14 +139,12 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     return [
         insert_above(source, method, HELPER_TEXT),
         *all_respelled(source, changes),
-        above(source, _body(own)[0], reindent(DROP_TEXT, source.indent_unit()))
-        if own
-        else below(source, method, METHOD_TEXT),
+        above(source, _body(own)[0], f"{DROP}(self)") if own else below(source, method, METHOD_TEXT),
     ]
 
 
 def _drops(method: Function) -> bool:
-    return any(isinstance(n, ast.Name) and n.id == KEPT for n in ast.walk(method))
+    return any(isinstance(n, ast.Name) and n.id == DROP for n in ast.walk(method))
 
 
 def _calls(source: Source) -> list[ast.Call]:
@@ -245,20 +263,24 @@ def _is_plain_method(source: Source, cls: ast.ClassDef, method: Function) -> boo
 def _check_class(source: Source, cls: ast.ClassDef) -> None:
     """Raise where another ``train`` than the class's may run, or it may be no module."""
     classes = [n for n in source.nodes("class") if isinstance(n, ast.ClassDef) and cls in family(source, n)]
-    for member in {*classes, *family(source, cls)}:
+    bases = [meant(source, base) for member in family(source, cls) for base in member.bases]
+    if not any(base.rpartition(".")[2] in MODULES for base in bases):
+        raise Ambiguous(f"{source.name}:{cls.lineno}: whether {cls.name} is a torch.nn.Module cannot be told")
+    for member in dict.fromkeys(member for one in classes for member in family(source, one)):
         for node in (n for s in member.body if not isinstance(s, FUNCTIONS) for n in ast.walk(s)):
             if isinstance(node, ast.Name) and node.id == "train" and not isinstance(node.ctx, ast.Load):
                 raise Conflict(f"{source.name}:{node.lineno}: {member.name} has a method train of its own")
         for method in methods(member):
             if method.name == "train" and (member is not cls or not _is_plain_method(source, cls, method)):
                 raise Conflict(f"{source.name}:{method.lineno}: {member.name} has a method train of its own")
-    bases = [meant(source, base) for member in family(source, cls) for base in member.bases]
-    if not any(base.rpartition(".")[2] in MODULES for base in bases):
-        raise Ambiguous(f"{source.name}:{cls.lineno}: whether {cls.name} is a torch.nn.Module cannot be told")
-    known = {*MODULES, "object", *(member.name for member in family(source, cls))}
-    others = [base for base in bases if base.rpartition(".")[2] not in known]
-    if others and "train" not in [method.name for method in methods(cls)]:
-        raise Ambiguous(f"{source.name}:{cls.lineno}: {others[0]} may have a method train of its own")
+        for base in () if "train" in [method.name for method in methods(member)] else member.bases:
+            name = meant(source, base).rpartition(".")[2]
+            if name in MODULES or class_named(source, name):
+                break
+            raise Ambiguous(f"{source.name}:{member.lineno}: {name} may have a method train of its own")
+    for node in named(source, "train"):
+        if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            raise Conflict(f"{source.name}:{node.lineno}: a method train is replaced there")
 
 
 def _last(source: Source, found: Sequence[ast.Call]) -> Function:

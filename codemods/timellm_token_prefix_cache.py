@@ -88,9 +88,8 @@ def _splits_at_spaces(tokenizer):
     rules = backend.pre_tokenizer.__getstate__() if backend.pre_tokenizer is not None else b""
     return b'"type":"ByteLevel"' in rules and b'"use_regex":true' in rules and b'"Sequence"' not in rules
 '''
-OPTIONS = {"return_tensors": "'pt'", "padding": "True", "truncation": "True"}
-SAME = {"'longest'": "True", "'longest_first'": "True"}
-"""Other words for an option."""
+OPTIONS = {"return_tensors": ("'pt'",), "padding": ("True", "'longest'"), "truncation": ("True", "'longest_first'")}
+"""What the tokenizer has to be told, in each way to say it."""
 TOKENIZERS = ("GPT2Tokenizer", "GPT2TokenizerFast", "AutoTokenizer")
 
 
@@ -141,10 +140,9 @@ def _tokenizing(source: Source, call: ast.Call) -> Optional[Tokenizing]:
     is_plain = (
         isinstance(call.func, (ast.Name, ast.Attribute)) and ast.unparse(call.func).replace(".", "").isidentifier()
     )
-    options = {
-        k.arg: SAME.get(ast.unparse(k.value), ast.unparse(k.value)) for k in call.keywords if k.arg != "max_length"
-    }
-    if not is_plain or len(call.args) != 1 or has_star(call) or max_length is None or options != OPTIONS:
+    options = {k.arg: ast.unparse(k.value) for k in call.keywords if k.arg != "max_length"}
+    is_usual = options.keys() == OPTIONS.keys() and all(value in OPTIONS[str(name)] for name, value in options.items())
+    if not is_plain or len(call.args) != 1 or has_star(call) or max_length is None or not is_usual:
         return None
     if "tokenizer" not in callee(call).lower():
         return None

@@ -1,9 +1,9 @@
-"""``apply-opt list``: every optimization, and what this checkout makes of it."""
+"""``apply-opt list``: the optimizations for this checkout's target, and what it makes of them; or all that there are."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Optional
 
 from apply_opt.commands import Result, add_checkout_arguments
@@ -16,7 +16,7 @@ from apply_opt.io.parts import Parts
 from apply_opt.model.plan import ALREADY, LEFT_OUT, NOT_NEEDED, PLANNED
 from apply_opt.model.unit import Bundle, Optimization
 
-HELP = "every optimization, and what this checkout makes of it"
+HELP = "the optimizations for this checkout's target, and what it makes of them (--all: for every target)"
 EPILOG = """examples:
   apply-opt list
   apply-opt list --all
@@ -48,16 +48,19 @@ def run(arguments: argparse.Namespace) -> Result:
     states = {str(row["name"]): str(row["state"] or "") for row in rows}
     bundles: list[dict[str, object]] = [_bundle_row(bundle, states) for bundle in units.bundles.values()]
     lines = [("", f"{place.root}  ({place.target.name}, {place.file})") if place else ("yellow", reason)]
-    shown, others = _shown([*rows, *bundles], "" if arguments.all or place is None else place.target.name)
-    width = max(len(str(row["name"])) for row in shown) + 2
-    for row in (row for row in rows if row in shown):
+    everything = {"optimizations": rows, "bundles": bundles}
+    if place and not arguments.all:
+        rows, bundles = ([row for row in each if row["target"] == place.target.name] for each in (rows, bundles))
+    others = sum(map(len, everything.values())) - len(rows) - len(bundles)
+    width = max((len(str(row["name"])) for row in [*rows, *bundles]), default=0) + 2
+    for row in rows:
         state = str(row["state"] or "")
         style = {"applied": "green", "applicable": "bold", "no site": "dim", "refused": "red"}.get(state, "")
         lines.append((style, f"{row['name']:{width}}{row['class']:15}{state:13}{row['title']}"))
         if row["note"]:
             lines += [("dim", f"{'':{width}}{text}") for text in str(row["note"]).splitlines()]
     lines.append(("", "bundles:" if language() == "en" else "组合："))
-    for bundle in (bundle for bundle in bundles if bundle in shown):
+    for bundle in bundles:
         lines += [("bold", f"{bundle['name']:{width}}{'':15}{bundle['state'] or '':13}{bundle['title']}")]
         lines += [("dim", f"{'':{width}}{bundle['note']}")] if bundle["note"] else []
     if others:
@@ -66,15 +69,7 @@ def run(arguments: argparse.Namespace) -> Result:
     more = ("show NAME says more", "diff NAME shows the change")
     more = more if language() == "en" else ("show NAME 查看详情", "diff NAME 查看改动")
     lines.append(("dim", f"apply-opt {more[0]}; apply-opt {more[1]}"))
-    return Result(
-        lines, {"checkout": place.root if place else None, "reason": reason, "optimizations": rows, "bundles": bundles}
-    )
-
-
-def _shown(rows: Sequence[dict[str, object]], target: str) -> tuple[list[dict[str, object]], int]:
-    """Those for a target, or all where none is named or there is none for it; and how many others there are."""
-    own = [row for row in rows if row["target"] == target] or list(rows)
-    return own, len(rows) - len(own)
+    return Result(lines, {"checkout": place.root if place else None, "reason": reason, **everything})
 
 
 def _bundle_row(bundle: Bundle, states: Mapping[str, str]) -> dict[str, object]:

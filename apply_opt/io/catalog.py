@@ -41,7 +41,7 @@ class Catalog(NamedTuple):
             close = difflib.get_close_matches(name, [*self.optimizations, *self.bundles], 1, 0.5)
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(
-                f"there is no optimization or bundle called {name}", f"{hint}apply-opt list shows them all"
+                f"there is no optimization or bundle called {name}", f"{hint}apply-opt list --all shows what there is"
             )
         return found
 

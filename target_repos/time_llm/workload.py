@@ -184,7 +184,8 @@ def load(folder, options):
             provide = _import(files["loader"]).data_provider
         built.loaders = training.Loaders(provide)
     if EPOCH in parts:
-        kind = getattr(torch, given if (given := options.get("precision", "auto")) != "auto" else "float32")
+        precision = options.get("precision", "auto")
+        kind = torch.float32 if precision == "auto" else getattr(torch, precision)
         of_model = {
             "llm_dim": _width(options),
             "llm_layers": int(options.get("layers", "2")),

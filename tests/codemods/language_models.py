@@ -20,8 +20,18 @@ REPLACED = (
     "modeling_gpt2.create_causal_mask = lambda *given, **more: None",
     "setattr(modeling_gpt2.GPT2Attention, 'forward', other)",
     "GPT2Model.forward = other",
+    "modeling_gpt2.ALL_ATTENTION_FUNCTIONS['sdpa'] = other",
+    "from transformers import AttentionInterface\nAttentionInterface.register('sdpa', other)",
+    "mock.patch.object(modeling_gpt2.GPT2Model, 'forward', other)",
 )
 """Lines that change what transformers computes, for the whole process."""
+NOT_REPLACED = (
+    "import transformers\ntorch.backends.cudnn.benchmark = True",
+    "from .transformers import Encoder\nEncoder.depth = 3",
+    "from layers.transformers import Encoder\nEncoder.depth = 3",
+    "import transformers\nprint(transformers.setattr())",
+)
+"""Lines that look like that."""
 
 
 def saved(kind: str, folder: Path, text: str) -> str:

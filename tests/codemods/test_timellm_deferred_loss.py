@@ -156,6 +156,11 @@ AMBIGUOUS = {
         (MEAN, "    sum = total\n    train_loss = sum(train_loss)\n"),
         "for something else than a mean",
     ),
+    "a function of its own": (
+        (TOP + "for", f"{TOP}def max(x):\n    return x.pop()\n\n\nfor"),
+        "for something else than a mean",
+    ),
+    "two lists": (("np.average(train_loss)", "max(train_loss, other)"), "for something else than a mean"),
     "with a second name": (("train_loss = []", "train_loss = every = []"), "what train_loss is there cannot be told"),
     "known elsewhere": (("train_loss = []", "history.append(train_loss := [])"), "cannot be told"),
     "emptied": ((BACKWARD, f"{BACKWARD}        train_loss.clear()\n"), ""),
@@ -187,7 +192,9 @@ AMBIGUOUS = {
 def test_what_cannot_be_told(what: str) -> None:
     change, words = AMBIGUOUS[what]
     module = MODULE.replace(BACKWARD, "") if what == "no tensor" else MODULE
-    outcome = plan(NAME, replaced(module, change))
+    text = replaced(module, change)
+    text = text.replace("np.average(", "max(") if what == "a function of its own" else text
+    outcome = plan(NAME, text)
     assert outcome.kind == REFUSED, outcome.after.decode()
     assert isinstance(outcome.error, (Ambiguous, Conflict, NoSite)) and words in outcome.message
 

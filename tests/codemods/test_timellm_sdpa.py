@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cases import above, constant, lands, plan, refuses, replaced, skips, with_class, with_tabs
-from language_models import KINDS, REPLACED, run_as_module, saved
+from language_models import KINDS, NOT_REPLACED, REPLACED, run_as_module, saved
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
@@ -97,18 +97,28 @@ def test_maps_may_be_read(last: str) -> None:
     ],
 )
 def test_maps_are_looked_at(line: str) -> None:
-    refuses(NAME, module(INIT + line + "\n"), Ambiguous, "also maps of attention")
+    refuses(NAME, module(INIT + line + "\n"), Ambiguous, "maybe maps of attention")
 
 
 def test_another_layer_is_looked_at() -> None:
-    before = module(INIT + "self.head.register_forward_hook(self.keep)\n")
+    """One that is made there; an attribute may be a part of the model, too."""
+    before = module(INIT + "self.head = torch.nn.Linear(3, 4)\nself.head.register_forward_hook(self.keep)\n")
     lands(NAME, before, changed(before))
+    part = "self.attn = self.llm_model.h[0].attn\nself.attn.register_forward_hook(self.keep)\n"
+    for lines in (part, "register_forward_hook(self.head, self.keep)\n", "self.other.register_forward_hook(f)\n"):
+        refuses(NAME, module(INIT + lines), Ambiguous, "maybe maps of attention")
 
 
 @pytest.mark.parametrize("line", REPLACED)
 def test_transformers_is_changed(line: str) -> None:
     before = module(top=f"{TOP}\nfrom transformers.models.gpt2 import modeling_gpt2\n{line}")
     refuses(NAME, before, Ambiguous, "of transformers' is replaced")
+
+
+@pytest.mark.parametrize("line", NOT_REPLACED)
+def test_something_else_is_changed(line: str) -> None:
+    before = module(top=f"{TOP}\n{line}")
+    lands(NAME, before, changed(before))
 
 
 @pytest.mark.parametrize("line", ["self.head = Head(self.llm_model)", "self.configs = [self.gpt2_config]"])

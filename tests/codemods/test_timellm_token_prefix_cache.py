@@ -76,6 +76,8 @@ def test_line_endings_and_tabs() -> None:
         CALL.replace(".input_ids", ".attention_mask"),
         CALL.replace(".input_ids", "['attention_mask']"),
         CALL.replace("padding=True", "padding='max_length'"),
+        CALL.replace("padding=True", "padding='longest_first'"),
+        CALL.replace("truncation=True", "truncation='longest'"),
         CALL.replace("padding=True, ", ""),
         CALL.replace("truncation=True", "truncation=False"),
         CALL.replace("truncation=True", "truncation='only_first'"),

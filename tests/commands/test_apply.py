@@ -362,7 +362,7 @@ def test_where_no_site_is_found_the_manual_edit_is_shown(checkout: Path, run: Ru
 
 USAGE: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown name": (("tokenizer_tf23",), "did you mean tokenizer_tf32?"),
-    "nothing like it": (("xyzzy",), "apply-opt list shows them all"),
+    "nothing like it": (("xyzzy",), "apply-opt list --all shows what there is"),
     "unknown parameter": ((THREADS, "--set", "intraop=3"), "did you mean intra_op?"),
     "unknown parameter of a bundle": (("tokenizer_quick", "--set", "x=3"), "what can be set: "),
     "another's parameter": ((THREADS, "--set", "tokenizer_tf32.scope=process"), "no parameter called"),

@@ -26,6 +26,7 @@ def verified(run: Run, toy: Toy, *words: object, name: str = NAME) -> dict[str, 
     """The record that ``verify`` prints."""
     ran = run("verify", name, "--json", *words, cwd=toy.tree)
     document: dict[str, Any] = json.loads(ran.out)
+    assert all(" processes" in line for line in ran.err.splitlines()), ran.err
     assert ran.code == document.get("exit_code", 0 if document["verdict"] in ("parity", "lossy") else 4), ran.out
     return document
 

@@ -304,7 +304,7 @@ def test_our_own(fresh_catalog: None) -> None:
 def test_the_nearest_name(name: str, step: str) -> None:
     with pytest.raises(UsageError, match=f"there is no optimization or bundle called {name}") as raised:
         catalog.load(packs=False).unit(name)
-    assert raised.value.next_step == f"{step}apply-opt list shows them all"
+    assert raised.value.next_step == f"{step}apply-opt list --all shows what there is"
 
 
 def test_a_source_tree_that_is_not_installed(pack: Path, tmp_path: Path) -> None:
