@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -133,3 +134,8 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return folder
+
+
+def complaints(err: str) -> str:
+    """What there is on standard error besides how far a long run is."""
+    return "".join(line for line in err.splitlines(keepends=True) if not re.match(r"\d+ (of \d+ )?processes\b", line))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Ran, snapshot, traces
+from support import Ran, complaints, snapshot, traces
 from toy import FILE, NAME, NEW, OLD, SOURCE, Toy
 
 from apply_opt.commands import proof, verify
@@ -26,7 +26,7 @@ def verified(run: Run, toy: Toy, *words: object, name: str = NAME) -> dict[str, 
     """The record that ``verify`` prints."""
     ran = run("verify", name, "--json", *words, cwd=toy.tree)
     document: dict[str, Any] = json.loads(ran.out)
-    assert all(" processes" in line for line in ran.err.splitlines()), ran.err
+    assert complaints(ran.err) == ""
     assert ran.code == document.get("exit_code", 0 if document["verdict"] in ("parity", "lossy") else 4), ran.out
     return document
 
