@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from apply_opt.errors import ApplyOptError
 
-BENCH = ("numpy", "onnx", "onnxruntime", "ptwt", "tokenizers", "torch", "transformers")
+BENCH = ("h5py", "numpy", "onnx", "onnxruntime", "ptwt", "tokenizers", "torch", "transformers")
 TARGETS = ("funasr", "librosa", "torchaudio", "whisper")
 
 
