@@ -10,7 +10,7 @@ from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Source
 
 from ._products import writes
-from ._scopes import FUNCTIONS, PARAMETER, Binding, called, certain, default_of, reaching, targets_of
+from ._scopes import FUNCTIONS, PARAMETER, Binding, called, certain, default_of, paired, reaching, targets_of
 from ._spellings import is_without_gradients
 
 WRITER = "build_prompt_text"
@@ -35,16 +35,9 @@ def own_statements(loop: ast.For) -> list[ast.stmt]:
 def given_once(loop: ast.For, name: str) -> Optional[ast.expr]:
     """What the variable gets in one of :func:`own_statements`; nothing, where it gets a value anywhere else in ``loop``, too."""
     own = [s for s in own_statements(loop) if isinstance(s, (ast.Assign, ast.AnnAssign)) and s.value]
-    pairs = [pair for s in own for pair in _pairs(targets_of(s)[0], s.value)]  # type: ignore[arg-type]
+    pairs = [pair for s in own for pair in paired(targets_of(s)[0], s.value)]  # type: ignore[arg-type]
     found = [value for target, value in pairs if ast.unparse(target) == name]
     return found[0] if len(found) == len(stores(loop, name)) == 1 else None
-
-
-def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
-    """What gets what: ``a`` gets ``x`` in ``a, b = x, y``."""
-    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-        return list(zip(target.elts, value.elts))
-    return [(target, value)]
 
 
 def check_unchanged(source: Source, loop: ast.AST, attribute: str = "") -> None:

@@ -380,6 +380,13 @@ def _binding(source: Source, target: ast.AST) -> Binding:
     return Binding(statement, None, type(statement).__name__, among)
 
 
+def paired(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:
+    """What gets what: ``a`` gets ``x`` in ``a, b = x, y``."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts))
+    return [(target, value)]
+
+
 def is_asked(source: Source, node: ast.AST) -> bool:
     """Whether only the truth of ``node`` matters."""
     parent = source.ancestors(node)[0]

@@ -23,7 +23,7 @@ SITE, PATH = "read", "observations/qvel"
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The site ``read``: the velocities that are read, or only looked up."""
-    found, ours = _reads(source), _looked_up(source)
+    found, ours = _reads(source), [n for n in _assigned(source) if _is_velocities(n.value)]
     if ours and not found:
         return [Site(SITE, ours[0].lineno, OURS)]
     return [Site(SITE, _one(source, found).lineno, TODO)]
@@ -55,16 +55,14 @@ def _is_velocities(node: ast.expr) -> bool:
     return is_item and str(node.slice.value).strip("/") == PATH  # type: ignore[attr-defined]
 
 
+def _assigned(source: Source) -> list[ast.Assign]:
+    """The assignments in methods that make items."""
+    return [n for method in _items(source) for n in ast.walk(method) if isinstance(n, ast.Assign)]
+
+
 def _reads(source: Source) -> list[ast.Assign]:
-    """The assignments of what is read of the velocities to a variable."""
-    nodes = [n for method in _items(source) for n in ast.walk(method) if isinstance(n, ast.Assign)]
-    return [n for n in nodes if isinstance(n.value, ast.Subscript) and _is_velocities(n.value.value)]
-
-
-def _looked_up(source: Source) -> list[ast.Assign]:
-    """The assignments of the data set itself."""
-    nodes = [n for method in _items(source) for n in ast.walk(method) if isinstance(n, ast.Assign)]
-    return [n for n in nodes if _is_velocities(n.value)]
+    """Those of what is read of the velocities."""
+    return [n for n in _assigned(source) if isinstance(n.value, ast.Subscript) and _is_velocities(n.value.value)]
 
 
 def _one(source: Source, found: Sequence[ast.Assign]) -> ast.Assign:

@@ -25,7 +25,7 @@ from ._dwt_batch_text import HELPER, METHOD, ROWS, classes, method
 from ._helpers import MODULES, check_free, imports, insert_above, meant, refuse_taken, reindent, with_usual_names
 from ._lines import below, is_alone
 from ._sample_loop import WRITER
-from ._scopes import REPLACES, calls, methods, targets_of
+from ._scopes import REPLACES, calls, methods, paired, targets_of
 from ._spellings import WITHOUT_GRADIENTS
 from ._wavelet_decomposition import as_it_was
 
@@ -340,15 +340,15 @@ def _asks(node: ast.AST, holders: set[str]) -> bool:
 
 
 def _settings(statement: ast.Assign | ast.AnnAssign) -> list[tuple[str, ast.expr]]:
-    """The attributes of ``self`` that get a value there, and which; each of ``self.a, self.b = a, b`` its own."""
-    pairs: list[tuple[ast.expr, ast.expr | None]] = []
-    for target in targets_of(statement):
-        if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
-            pairs += zip(target.elts, statement.value.elts)
-        else:
-            pairs.append((target, statement.value))
-    own = [(part, value) for part, value in pairs if isinstance(part, ast.Attribute) and value is not None]
-    return [(part.attr, value) for part, value in own if ast.unparse(part.value) == "self"]
+    """The attributes of ``self`` that get a value there, and which; each of ``self.a, self.b = a, b`` its own.
+
+    Where which is which cannot be told (``self.a, self.b = both()``), each gets all of it.
+    """
+    if statement.value is None:
+        return []
+    pairs = [pair for target in targets_of(statement) for pair in paired(target, statement.value)]
+    own = [(part, value) for whole, value in pairs for part in getattr(whole, "elts", [whole])]
+    return [(p.attr, value) for p, value in own if isinstance(p, ast.Attribute) and ast.unparse(p.value) == "self"]
 
 
 def _is_read(source: Source, node: ast.AST) -> bool:

@@ -215,8 +215,6 @@ def _check(source: Source, found: Statistics) -> None:
     check_unchanged(source, loop)
     for name in (found.rows, *sorted(names)):
         check_given(source, loop, name)
-    for name in sorted({read.name for read in found.reads if not read.is_mean}):
-        if [read.name for read in found.reads if not read.is_mean].count(name) > 1:
-            raise Ambiguous(
-                f"{source.name}:{loop.lineno}: {name} is read in several places: each has a list of its own"
-            )
+    first = [read.name for read in found.reads if not read.is_mean]
+    for name in (name for name in first if first.count(name) > 1):
+        raise Ambiguous(f"{source.name}:{loop.lineno}: {name} is read in several places: each has a list of its own")

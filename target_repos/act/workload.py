@@ -1,8 +1,7 @@
 """ACT's workload: recorded episodes in, the items and batches that the checkout makes of them out.
 
 Runs the checkout's own data set, made by its ``load_data``: the reference tree, ACT, act-plus-plus, a fork of them. The episodes are
-made up, and written when the workload is prepared. What these files import besides (IPython, a simulator) is for other purposes, and
-small stand-ins take its place.
+made up, and written when the workload is prepared. IPython, which upstream imports beside, need not be there.
 
 Options are described in ``OPTIONS``.
 """
@@ -134,7 +133,7 @@ def run(subject, inputs):
 
 
 def _import(file):
-    """The module, of which the imports that have nothing to do with data need not be there."""
+    """The module; IPython, which has nothing to do with data, may be missing."""
     sys.modules.setdefault("IPython", types.ModuleType("IPython")).embed = None
     return importlib.import_module(file.removesuffix(".py").replace("/", "."))
 

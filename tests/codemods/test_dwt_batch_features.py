@@ -297,6 +297,13 @@ def test_words_that_depend_on_an_object(value: str) -> None:
     refuses(NAME, replaced(text, READS_RECENT), Ambiguous, "words depend on what Threshold gives")
 
 
+def test_words_that_depend_on_one_of_several() -> None:
+    """Of a call that gives more than one thing, each may be an object."""
+    several = f"        self.recent, self.other = Threshold()\n{STARTS_RECENT[0]}"
+    text = replaced(GENERATOR, (STARTS_RECENT[0], several), READS_RECENT)
+    refuses(NAME, text, Ambiguous, "words depend on what Threshold gives")
+
+
 @pytest.mark.parametrize("what", KEEPS)
 def test_something_is_kept_from_sample_to_sample(what: str) -> None:
     refuses(NAME, replaced(GENERATOR, KEEPS[what]), Conflict, "does more than to return something")

@@ -23,7 +23,8 @@ class EpisodicDataset(torch.utils.data.Dataset):
     def __init__(self, episode_ids, dataset_dir, camera_names, norm_stats):
         super().__init__()
         self.episode_ids, self.dataset_dir = episode_ids, dataset_dir
-        self.camera_names, self.norm_stats = camera_names, norm_stats
+        self.camera_names = camera_names
+        self.norm_stats = {name: torch.from_numpy(numbers) for name, numbers in norm_stats.items()}
         self.is_sim = None
         self.__getitem__(0)  # says whether the episodes are simulated
 
@@ -58,7 +59,7 @@ class EpisodicDataset(torch.utils.data.Dataset):
         qpos_data, action_data = torch.from_numpy(qpos).float(), torch.from_numpy(padded)
         image_data = torch.einsum("k h w c -> k c h w", image_data)
         image_data = image_data / 255.0
-        stats = {name: torch.from_numpy(numbers) for name, numbers in self.norm_stats.items()}
+        stats = self.norm_stats
         action_data = (action_data - stats["action_mean"]) / stats["action_std"]
         qpos_data = (qpos_data - stats["qpos_mean"]) / stats["qpos_std"]
         return image_data, qpos_data, action_data, torch.from_numpy(is_pad).bool()
