@@ -32,6 +32,7 @@ COMMANDS = {
     "advise": "where the target's time goes, which optimizations pay here, and which claims hold",
     "compile-check": "what torch.compile would do for the target, and whether it pays",
     "tune": "find the fastest values of its parameters on this machine, by measuring",
+    "timing": "show where a timed program's time went, and what holds it up",
     "report": "one page of what was compared and measured",
     "doctor": "what this machine offers",
     "new": "start a new optimization",
@@ -51,6 +52,7 @@ TAKE_VALUES = frozenset(
         "--blocks",
         "--stage",
         "--backend",
+        "--trace",
     }
 )
 """Options that are followed by a word of their own, wherever in the line they stand."""

@@ -109,7 +109,11 @@ def test_there_are_units() -> None:
 class TestOptimization:
     def test_has_one_name_everywhere(self, unit: Optimization) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", unit.name)
-        for path in (f"codemods/{unit.name}.py", f"tests/codemods/test_{unit.name}.py"):
+        paths = (
+            f"codemods/{unit.name}.py" if unit.rules is None else unit.codemod,
+            f"tests/codemods/test_{unit.name}.py",
+        )
+        for path in paths:
             assert os.path.isfile(os.path.join(ROOT, path)), path
 
     def test_manifest_holds(self, unit: Optimization) -> None:

@@ -106,15 +106,21 @@ def _load_root(root: str, catalog: Catalog) -> None:
             _refuse(name, catalog.targets[name].folder, target.folder)
     patches = os.path.join(root, "patches")
     for name, folder in folders(patches, "optimization.toml"):
-        codemod = os.path.join(root, "codemods", f"{name}.py")
         with manifest_errors(folder):
             table = read_toml(os.path.join(folder, "optimization.toml"))
+            codemod = _codemod_file(root, f"_{table['codemod']}.py" if "codemod" in table else f"{name}.py")
             _refuse_second(catalog, name, folder)
             catalog.optimizations[name] = parse_optimization(name, folder, codemod, table)
     for name, folder in folders(patches, "bundle.toml"):
         with manifest_errors(folder):
             _refuse_second(catalog, name, folder)
             catalog.bundles[name] = parse_bundle(name, folder, read_toml(os.path.join(folder, "bundle.toml")))
+
+
+def _codemod_file(root: str, name: str) -> str:
+    """A codemod of ``root``; one that several optimizations share may be of ours."""
+    own, ours = (os.path.join(folder, "codemods", name) for folder in (root, data_root()))
+    return ours if name.startswith("_") and not os.path.isfile(own) else own
 
 
 def _refuse_second(catalog: Catalog, name: str, folder: str) -> None:
@@ -160,7 +166,9 @@ def codemod(optimization: Optimization) -> Codemod:
         module.__path__ = [folder]
         sys.modules[package] = module
     try:
-        return cast("Codemod", importlib.import_module(f"{package}.{optimization.name}"))
+        name = os.path.basename(optimization.codemod).removesuffix(".py")
+        module = importlib.import_module(f"{package}.{name}")
+        return cast("Codemod", module if optimization.rules is None else module.from_manifest(optimization.rules))
     except Exception as error:  # anything may happen in a pack's module, and it is not our bug
         raise ApplyOptError(
             f"the codemod of {optimization.name} cannot be loaded: {error!r}", f"mend it: {optimization.codemod}"

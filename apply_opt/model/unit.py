@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from apply_opt.model.parameters import Parameter, Value, parse_parameter, spelled, texts
 from apply_opt.model.target import MAIN
@@ -20,6 +20,7 @@ class Optimization(NamedTuple):
     checkout; ``preflight_help`` says what the words in them stand for.
     ``runs`` are functions of the result (``Class.method``) that a run has to come to, to say anything of it, and
     ``workload`` is options of the target's workload with which it does, where the user gives no other.
+    ``rules`` is what a codemod that several optimizations share is made from: the manifest's table of its name.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Optimization(NamedTuple):
     safety_with: Mapping[str, str] = {}
     runs: Sequence[str] = ()
     workload: Mapping[str, str] = {}
+    rules: Optional[Mapping[str, Any]] = None
 
     def safety_for(self, parameters: Mapping[str, Value]) -> str:
         """The class that is promised with these values."""
@@ -88,6 +90,7 @@ def parse_optimization(name: str, folder: str, codemod: str, table: Mapping[str,
         safety_with=safety_with,
         runs=texts(table, "runs", ()),
         workload=dict(table.get("workload", {})),
+        rules=table[table["codemod"]] if "codemod" in table else None,
     )
 
 
