@@ -156,6 +156,15 @@ def test_what_need_not_be_there() -> None:
     becomes(module(replaced(BODY, decoded)), module(replaced(TIMED, ("# tensors\n", there + "# tensors\n"))))
 
 
+def test_images_from_elsewhere() -> None:
+    """Then there is no stage of theirs."""
+    text = plan(
+        NAME, module(replaced(BODY, ("root[f'/observations/images/{name}'][start_ts]", "self.image(name)")))
+    ).after
+    assert b"_t03" not in text
+    assert b"_t04.start()" in text
+
+
 def test_parts_of_a_stage_are_named() -> None:
     text = plan(NAME, module()).after.decode()
     assert '_t03a = _timing.stage("03a_read_one_camera", within="03_read_images_total")' in text
@@ -184,8 +193,6 @@ def test_a_file_that_ends_in_the_middle_of_a_line(newline: str) -> None:
     ("change", "error", "words"),
     [
         (("    qpos = root['/observations/qpos'][start_ts]\n", ""), NoSite, "no function called __getitem__"),
-        (("root[f'/observations/images/{name}'][start_ts]", "self.image(name)"), NoSite, "03a_read_one_camera"),
-        (("torch.from_numpy(", "self.tensor("), NoSite, "05_to_tensor_normalize"),
         (
             ("    images = dict()\n", "    images = dict(); more = root['/observations/qpos'][0]\n"),
             Ambiguous,
