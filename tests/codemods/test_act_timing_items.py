@@ -134,7 +134,7 @@ def test_lands_on_the_reference() -> None:
             "path = self.path(index)",
             "path = self.path(index)\nif path is None:\n    _t00_TOTAL_getitem.stop()\n    return None",
         ),
-        ("h5py.File(path, 'r')", "_opened(path)", None, None),
+        ("h5py.File(path, 'r')", "_kept_open(path)", None, None),
     ],
 )
 def test_other_forms(old: str, new: str, timed_old: str | None, timed_new: str | None) -> None:
