@@ -106,7 +106,7 @@ class _Timing:
     PLACES, STAGES, NAME = 64, 32, 64
     CELLS = 68  # of a stage: calls by length, ns, longest, ns and calls on a device
     HEAD = 1 + STAGES * NAME // 8  # processes without a place; names
-    EVERY = 10
+    EVERY, MOST_EVENTS = 10, 10000
     TITLE = ("性能分析统计", "Stages of the work")
     WORDS = (
         ("环节名称", "总计", "调用", "次", "平均", "中位", "占比", "主进程", "子进程", "未计入的进程", "总耗时"),
@@ -127,23 +127,30 @@ class _Timing:
     PHASES = (("validation", ("验证耗时", "validation")), ("training", ("训练耗时", "training")))
 
     def __init__(self):
-        import atexit
         import os
 
         self.stages, self.laps_done, self.has_laps, self.path = [], [], False, None
         self.is_on = os.environ.get("APPLY_OPT_TIMING", "1") != "0"
         self.english = os.environ.get("APPLY_OPT_TIMING_LANGUAGE", "").lower().startswith("en")
-        if self.is_on:
-            events = os.environ.get("APPLY_OPT_TIMING_EVENTS", "")
-            self.most = int(events) if events.isdigit() else 0
-            self.ring = self.STAGES * self.CELLS  # of a place: behind its stages
-            self.length = self.ring + 1 + 3 * self.most
-            self._safely(self._share, self._alone)
-            self._take_place()
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=self._in_child)
-            if self.is_first:
-                atexit.register(self._at_exit)
+        self.is_on = self.is_on and bool(self._safely(self._begin))
+
+    def _begin(self):
+        """What there is to be done where it is on."""
+        import atexit
+        import os
+
+        events = os.environ.get("APPLY_OPT_TIMING_EVENTS", "")
+        self.most = min(int(events), self.MOST_EVENTS) if events.isdigit() else 0
+        self.ring = self.STAGES * self.CELLS  # of a place: behind its stages
+        self.length = self.ring + 1 + 3 * self.most
+        self.size = 8 * (self.HEAD + self.PLACES * self.length)
+        self._safely(self._share, self._alone)
+        self._take_place()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._in_child)
+        if self.is_first:
+            atexit.register(self._at_exit)
+        return True
 
     @staticmethod
     def _safely(function, instead=None):
@@ -156,48 +163,58 @@ class _Timing:
     # Memory
 
     def _share(self):
-        """The memory: of this process, or of the one that started it (with spawn and forkserver it is found by its path)."""
+        """The memory: of this process, or of the one that started it, where it has not been inherited (spawn, forkserver)."""
         import mmap
         import os
         from multiprocessing import process
 
         is_child = process.parent_process() is not None or getattr(process.current_process(), "_inheriting", False)
-        path = os.environ.get("APPLY_OPT_TIMING_MEMORY") if is_child else None
-        self.is_first = path is None
-        self.file = os.open(path, os.O_RDWR) if path else self._new_file(self._size())
-        self.cells = memoryview(mmap.mmap(self.file, self._size())).cast("q")
-
-    def _size(self):
-        return 8 * (self.HEAD + self.PLACES * self.length)
+        self.is_first, name = not is_child, "timing-" + __name__.replace("__mp_main__", "__main__")
+        self.file = self._file_of_parent(name, os.getppid()) if is_child else self._new_file(name)
+        self.cells = memoryview(mmap.mmap(self.file, self.size)).cast("q")
 
     @staticmethod
-    def _new_file(size):
+    def _file_of_parent(name, parent):
+        """The file of the process that started this one, or of one further up: a fork server need not have it."""
+        import os
+        import tempfile
+
+        if not hasattr(os, "memfd_create"):
+            return os.open(os.path.join(tempfile.gettempdir(), f"{name}-{parent}"), os.O_RDWR)
+        while parent > 1:
+            folder = f"/proc/{parent}/fd"
+            for path in (os.path.join(folder, file) for file in os.listdir(folder)):
+                if os.path.islink(path) and os.readlink(path).startswith(f"/memfd:{name} "):
+                    return os.open(path, os.O_RDWR)
+            with open(f"/proc/{parent}/stat", encoding="utf-8", errors="replace") as file:
+                parent = int(file.read().rpartition(")")[2].split()[1])
+        raise FileNotFoundError(name)
+
+    def _new_file(self, name):
+        """Memory that has a name, and goes with the last process that has it open; else a file, while this process runs."""
         import atexit
         import os
         import tempfile
 
         if hasattr(os, "memfd_create"):
-            file = os.memfd_create("timing")
-            path = f"/proc/{os.getpid()}/fd/{file}"
+            file = os.memfd_create(name)
         else:
-            file, path = tempfile.mkstemp(prefix="timing-")
             maker = os.getpid()
+            path = os.path.join(tempfile.gettempdir(), f"{name}-{maker}")
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
             atexit.register(lambda: os.getpid() == maker and os.remove(path))
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(
-                file, 0, size
-            )  # where there is no room, this fails; to write into a hole would be a signal
+            os.posix_fallocate(file, 0, self.size)  # where there is no room, this fails; to write into a hole kills
         else:
-            os.truncate(file, size)
-        os.environ["APPLY_OPT_TIMING_MEMORY"] = path
+            os.truncate(file, self.size)
         return file
 
     def _alone(self):
         """Memory of this process and those that it forks, where no file can be had."""
         import mmap
 
-        self.is_first, self.file = True, -1
-        self.cells = memoryview(mmap.mmap(-1, self._size())).cast("q")
+        self.file = -1
+        self.cells = memoryview(mmap.mmap(-1, self.size)).cast("q")
 
     def _take_place(self):
         """A place that no living process has. A process without one counts for itself alone, and the table says so."""
