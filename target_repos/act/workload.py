@@ -15,11 +15,12 @@ import re
 import sys
 import types
 
-from . import episodes
+from . import episodes, epochs
 
 LIBRARIES = ("torch", "numpy", "h5py")
 OPTIONS = {
-    "part": "what is run, with commas between: item (one moment after the other), batch (several at a time, put together)",
+    "part": "what is run, with commas between: item (one moment after the other), batch (several at a time, put together), "
+    "epochs (two of the training script, with its own policy: losses and weights)",
     "images": "how they are stored, with commas between: raw (the default), jpeg (needs OpenCV)",
     "cameras": "of an episode (2)",
     "size": "of an image, height x width (48x64)",
@@ -27,8 +28,8 @@ OPTIONS = {
     "batch": "moments in a batch (4)",
 }
 GRID = {"part": "item,batch", "images": "raw", "cameras": "2", "size": "48x64", "steps": "20", "batch": "4"}
-PARTS, IMAGES = ("item", "batch"), ("raw", "jpeg")
-CASE = re.compile(r"(item|batch), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) steps, (\d+)")
+PARTS, IMAGES = ("item", "batch", "epochs"), ("raw", "jpeg")
+CASE = re.compile(r"(item|batch|epochs), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) steps, (\d+)")
 COUNT = 5
 """Episodes, of which four fifths are for training."""
 COMPARED = (
@@ -62,24 +63,34 @@ def more_cases(options):
 
 def prepare(folder, options):
     """The episodes of each case, as HDF5 files."""
+    if any(case.startswith("epochs") for case in cases(options)):
+        epochs.check(sys.path[0])
     for case in [*cases(options), *more_cases(options)]:
-        _, images, cameras, height, width, steps, _ = CASE.fullmatch(case).groups()
+        part, images, cameras, height, width, steps, _ = CASE.fullmatch(case).groups()
         place = os.path.join(folder, _name(case))
         if not os.path.isdir(place):
-            names = [f"camera_{number}" for number in range(int(cameras))]
+            names = _cameras(cameras)
             sizes = {"height": int(height), "width": int(width), "steps": int(steps)}
+            sizes |= {"joints": epochs.JOINTS} if part == "epochs" else {}
             episodes.make_episodes(place, COUNT, cameras=names, compress=images == "jpeg", **sizes)
 
 
 def _name(case):
     """The folder of a case's episodes."""
-    return re.sub(r"\W+", "_", case.partition(", ")[2].rpartition(", ")[0])
+    name = re.sub(r"\W+", "_", case.partition(", ")[2].rpartition(", ")[0])
+    return f"epochs_{name}" if case.startswith("epochs") else name
+
+
+def _cameras(count):
+    """Their names."""
+    return [f"camera_{number}" for number in range(int(count))]
 
 
 def load(folder, options):
     """The data set of each case, to train with."""
     import numpy
 
+    script = epochs.load(options) if any(case.startswith("epochs") for case in cases(options)) else None
     module = _import(options["file"])
     made = {}
     for case in [*cases(options), *more_cases(options)]:
@@ -87,14 +98,14 @@ def load(folder, options):
         if name not in made:
             numpy.random.seed(0)
             made[name] = _loader(module.load_data, os.path.join(folder, name), int(CASE.fullmatch(case)[3]))
-    return types.SimpleNamespace(loaders=made, change=lambda item: item)
+    return types.SimpleNamespace(loaders=made, change=lambda item: item, script=script, folder=folder)
 
 
 def _loader(load_data, folder, cameras):
     """The loader to train with, of a ``load_data`` that has its arguments in any order, and maybe more of them."""
     known = {
         "num_episodes": COUNT,
-        "camera_names": [f"camera_{number}" for number in range(cameras)],
+        "camera_names": _cameras(cameras),
         "policy_class": "ACT",
     }
     known |= {"dataset_dir": folder, "dataset_dir_l": [folder], "name_filter": lambda name: True, "chunk_size": 10**6}
@@ -109,24 +120,27 @@ def _loader(load_data, folder, cameras):
 
 
 def amount(case):
-    """Moments."""
-    return float(CASE.fullmatch(case)[7]), "moments"
+    """Moments; of two epochs, those that are trained with."""
+    return float(CASE.fullmatch(case)[7]) if not case.startswith("epochs") else 2.0 * int(COUNT * 0.8), "moments"
 
 
 def inputs(case, seed):
     """Which moments: numbers of items, drawn with the seed."""
     import numpy
 
-    part, *_, batch = CASE.fullmatch(case).groups()
+    part, _, cameras, _, _, steps, batch = CASE.fullmatch(case).groups()
     return {
         "part": part,
         "episodes": _name(case),
+        "script": {"cameras": _cameras(cameras), "steps": int(steps), "batch": int(batch), "seed": seed},
         "items": numpy.random.default_rng(seed).integers(0, 4, int(batch)).tolist(),
     }
 
 
 def run(subject, inputs):
-    """The items, each a tuple of tensors; or the batch that is made of them."""
+    """The items, each a tuple of tensors; or the batch that is made of them; or what the training script makes of all."""
+    if inputs["part"] == "epochs":
+        return epochs.run(subject.script, os.path.join(subject.folder, inputs["episodes"]), COUNT, **inputs["script"])
     loader = subject.loaders[inputs["episodes"]]
     items = [subject.change(loader.dataset[number]) for number in inputs["items"]]
     return {"items": items if inputs["part"] == "item" else loader.collate_fn(items)}
@@ -166,7 +180,16 @@ def _one_camera(item):
     return images[:1].expand_as(images).roll(1, dims=-1), *others
 
 
+def _faster(subject):
+    """The script with a learning rate that is a hundredth more."""
+    if subject.script is None:
+        return False
+    subject.script.learning_rate *= 1.01
+    return True
+
+
 WRONG = {
+    "a learning rate that is a hundredth more": _faster,
     "images a shade darker": _wrong(_darker),
     "actions a step late": _wrong(_late),
     "one camera's images for all": _wrong(_one_camera),

@@ -47,13 +47,12 @@ def make_optimizer(policy):
 def forward_pass(data, policy):
     """The losses of a batch."""
     image_data, qpos_data, action_data, is_pad = data
-    if torch.cuda.is_available():
-        image_data, qpos_data, action_data, is_pad = (
-            image_data.cuda(),
-            qpos_data.cuda(),
-            action_data.cuda(),
-            is_pad.cuda(),
-        )
+    image_data, qpos_data, action_data, is_pad = (
+        image_data.cuda(),
+        qpos_data.cuda(),
+        action_data.cuda(),
+        is_pad.cuda(),
+    )
     return policy(qpos_data, image_data, action_data, is_pad)
 
 
@@ -61,8 +60,7 @@ def train_bc(train_dataloader, val_dataloader, config):
     """The best epoch, its validation loss, and the weights then."""
     set_seed(config["seed"])
     policy = make_policy(config["policy_config"])
-    if torch.cuda.is_available():
-        policy.cuda()
+    policy.cuda()
     optimizer = make_optimizer(policy)
     train_history, min_val_loss, best = [], np.inf, None
     for epoch in tqdm(range(config["num_epochs"])):
