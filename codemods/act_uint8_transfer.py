@@ -73,14 +73,14 @@ class _Uint8ImageLoader(BASE):
     """A DataLoader of items whose images are handed over as they are stored: uint8, channels last, a quarter of the bytes.
 
     Whoever iterates over it gets float32 images from 0 to 1, channels first, as if items had them. Where `images_as_uint8` is set,
-    batches come as they were handed over, uint8 (B, K, H, W, C), for a GPU to scale.
+    and there are workers, batches come as they were handed over, uint8 (B, K, H, W, C), for a GPU to scale.
     """
 
     images_as_uint8 = False
 
     def __iter__(self):
-        batches = super().__iter__()
-        return batches if self.images_as_uint8 else _ScaledBatches(batches, self.num_workers > 0)
+        batches, in_worker = super().__iter__(), self.num_workers > 0
+        return batches if self.images_as_uint8 and in_worker else _ScaledBatches(batches, in_worker)
 '''
 LOADERS = ("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader")
 ARGUMENTS = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn")

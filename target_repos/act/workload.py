@@ -14,12 +14,12 @@ import os
 import re
 import types
 
-from . import episodes, stand_ins
+from . import episodes, stand_ins, training
 
 LIBRARIES = ("torch", "numpy", "h5py")
 OPTIONS = {
     "part": "what is run, with commas between: item (one moment after the other), batch (several at a time, put together), "
-    "loader (an epoch of batches, from its worker processes)",
+    "loader (an epoch of batches, from its worker processes), training (the script, with a policy that keeps what it is given)",
     "images": "how they are stored, with commas between: raw (the default), jpeg (needs OpenCV)",
     "cameras": "of an episode (2)",
     "size": "of an image, height x width (48x64)",
@@ -37,14 +37,16 @@ GRID = {
     "steps": "20",
     "batch": "4",
 }
-PARTS, IMAGES = ("item", "batch", "loader"), ("raw", "jpeg")
+PARTS, IMAGES = ("item", "batch", "loader", "training"), ("raw", "jpeg")
 CASE = re.compile(
-    r"(item|batch|loader), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) episodes of (\d+) steps, (\d+)"
+    r"(item|batch|loader|training), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) episodes of (\d+) steps, (\d+)"
 )
 COMPARED = (
     "item, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
     "item, raw, 3 cameras of 24x32, 5 episodes of 11 steps, 3",
     "batch, raw, 2 cameras of 24x33, 5 episodes of 9 steps, 5",
+    "training, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
+    "training, raw, 3 cameras of 24x32, 7 episodes of 11 steps, 2",
     "loader, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
     "loader, raw, 3 cameras of 24x32, 7 episodes of 11 steps, 2",
 )
@@ -101,7 +103,9 @@ def load(folder, options):
         if (_name(case), int(batch)) not in made:
             numpy.random.seed(0)
             made[_name(case), int(batch)] = _loader(module.load_data, known)
-    return types.SimpleNamespace(loaders=made, change=lambda item: item)
+    parts = {case.partition(",")[0] for case in [*cases(options), *more_cases(options)]}
+    script = training.load(options) if "training" in parts else None
+    return types.SimpleNamespace(loaders=made, change=lambda item: item, script=script, folder=folder)
 
 
 def _known(folder, cameras, count, batch, policy):
@@ -126,7 +130,8 @@ def _loader(load_data, known):
 
 def amount(case):
     """Moments."""
-    return float(sum(_of_epoch(case)) if case.startswith("loader") else CASE.fullmatch(case)[8]), "moments"
+    epochs = {"loader": 1, "training": training.EPOCHS}.get(case.partition(",")[0])
+    return float(epochs * sum(_of_epoch(case)) if epochs else CASE.fullmatch(case)[8]), "moments"
 
 
 def _of_epoch(case):
@@ -141,17 +146,28 @@ def inputs(case, seed):
 
     part, *_, batch = CASE.fullmatch(case).groups()
     drawn = numpy.random.default_rng(seed).integers(0, 4, int(batch)).tolist()
-    asked = {"batches": _of_epoch(case), "seed": seed % 2**32} if part == "loader" else {"items": drawn}
+    asked = {"items": drawn} if part in ("item", "batch") else {"batches": _of_epoch(case), "seed": seed % 2**32}
     return {"part": part, "episodes": _name(case), "batch": int(batch), **asked}
 
 
 def run(subject, inputs):
     """The items, each a tuple of tensors; or the batch that is made of them; or all batches of an epoch."""
+    if inputs["part"] == "training":
+        return _trained(subject, inputs)
     loader = subject.loaders[inputs["episodes"], inputs["batch"]]
     if inputs["part"] == "loader":
         return {"batches": [_changed(batch, subject.change) for batch in _epoch(loader, inputs)]}
     items = [_changed(loader.dataset[number], subject.change) for number in inputs["items"]]
     return {"items": items if inputs["part"] == "item" else loader.collate_fn(items)}
+
+
+def _trained(subject, inputs):
+    """What the policy was given in training, and what became of its weights."""
+    cameras, _, _, count, steps = map(int, re.findall(r"\d+", inputs["episodes"]))
+    names = [f"camera_{number}" for number in range(cameras)]
+    folder = os.path.join(subject.folder, inputs["episodes"])
+    found = training.run(subject.script, folder, names, count, steps, inputs["batch"])
+    return {**found, "seen": [_changed(batch, subject.change) for batch in found["seen"]]}
 
 
 def _epoch(loader, inputs):

@@ -192,6 +192,12 @@ def test_batches_as_they_are_stored() -> None:
     assert type(after).images_as_uint8 is False
 
 
+def test_without_workers_there_is_nothing_to_hand_over() -> None:
+    before, after = loaders(workers=0)
+    after.images_as_uint8 = True
+    assert epochs(before) == epochs(after)
+
+
 def test_batches_are_lists_that_may_be_written_to() -> None:
     _, after = loaders()
     batch = next(iter(after))

@@ -119,12 +119,13 @@ def test_loaders_are_always_compared() -> None:
     """Items only where they are asked for."""
     parts = {
         asked: [case.partition(",")[0] for case in workload.more_cases({"part": asked} if asked else {})]
-        for asked in ("", "item", "loader", "item,loader")
+        for asked in ("", "item", "loader", "training", "item,loader")
     }
     assert parts == {
         "": ["item", "item", "batch", "loader", "loader"],
         "item": ["item", "item", "loader", "loader"],
         "loader": ["loader", "loader"],
+        "training": ["training", "training", "loader", "loader"],
         "item,loader": ["item", "item", "loader", "loader"],
     }
 
@@ -189,3 +190,30 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
     torch.manual_seed(0)
     assert crop(images).dtype == torch.uint8 and any(not torch.equal(crop(images), images) for _ in range(9))
+
+
+def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script's own loops give a policy the batches of two epochs, those for validation first; the same for the same seed."""
+    pytest.importorskip("h5py")
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(REFERENCE))
+    for name in ("policy", "utils", "imitate_episodes", "IPython", "torchvision", *workload.training.STOOD_IN):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        if name in ("utils", "imitate_episodes"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(torch.Tensor, "cuda", torch.Tensor.cuda)
+    monkeypatch.setattr(torch.nn.Module, "cuda", torch.nn.Module.cuda)
+    options = {**SMALL, "part": "training", "file": "utils.py"}
+    workload.prepare(str(tmp_path), options)
+    subject = workload.load(str(tmp_path), options)
+    (case,) = workload.cases(options)
+    workload.stand_ins.seed_all(0)
+    first = workload.run(subject, workload.inputs(case, 0))
+    assert [tuple(batch[0].shape) for batch in first["seen"]] == [(count, 2, 3, 16, 24) for count in (2, 3, 2)] * 2
+    assert workload.amount(case) == (10.0, "moments")
+    again = workload.run(subject, workload.inputs(case, 1))
+    assert all(torch.equal(a, b) for one, other in zip(first["seen"], again["seen"]) for a, b in zip(one, other))
+    assert all(map(torch.equal, first["weights"], again["weights"])) and float(first["weights"][0][0]) != 0.5
+    assert workload.WRONG["images a shade darker"](subject)
+    darker = workload.run(subject, workload.inputs(case, 0))
+    assert not torch.equal(first["seen"][0][0], darker["seen"][0][0])
