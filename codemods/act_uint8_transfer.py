@@ -19,6 +19,7 @@ from apply_opt.model.source import Edit, Source, callee, same
 from ._helpers import check_imported, insert_above, meant, refuse_compiled, refuse_taken
 from ._item_images import Images, check_items_unread, images_of_items
 from ._lines import all_respelled, text_of
+from ._loader_calls import LOADERS, arguments, uses
 from ._scopes import argument, bindings, calls, named
 
 SITES = ("images", "loader")
@@ -82,8 +83,6 @@ class _Uint8ImageLoader(BASE):
         batches, in_worker = super().__iter__(), self.num_workers > 0
         return batches if self.images_as_uint8 and in_worker else _ScaledBatches(batches, in_worker)
 '''
-LOADERS = ("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader")
-ARGUMENTS = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "num_workers", "collate_fn")
 ITERATES = {"len", "iter", "enumerate", "next", "zip", "tqdm", "list", "islice", "repeat", "print"}
 SETS_DTYPE = ("set_default_dtype", "set_default_tensor_type")
 
@@ -167,20 +166,13 @@ def _loaders_of(source: Source, made: ast.Call) -> Iterator[ast.Call]:
     target = statement.targets[0] if isinstance(statement, ast.Assign) and len(statement.targets) == 1 else None
     if not isinstance(target, ast.Name) or source.ancestors(made)[0] is not statement:
         raise Ambiguous(f"{source.name}:{made.lineno}: the data set goes to more than a variable")
-    for use in _uses(source, target):
+    for use in uses(source, target):
         loader = _loader_of(source, use)
         if loader:
             _check_one_class(source, made, use)
             yield loader
         elif not _is_harmless(source, use):
             raise Ambiguous(f"{source.name}:{use.lineno}: {target.id} goes to more than a DataLoader")
-
-
-def _uses(source: Source, target: ast.Name) -> list[ast.Name]:
-    """Where a variable is read: in its function, or everywhere, where it is one of the file's."""
-    function = source.function(target)
-    reads = [n for n in named(source, target.id) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
-    return [n for n in reads if function is None or function in source.ancestors(n)]
 
 
 def _loader_of(source: Source, data: ast.expr) -> Optional[ast.Call]:
@@ -207,7 +199,7 @@ def _check_one_class(source: Source, made: ast.Call, use: ast.Name) -> None:
 
 def _check_loader(source: Source, call: ast.Call) -> None:
     """Raise where what a loader makes of items is its own, or where it is handed on to what may make another of it."""
-    where, given = f"{source.name}:{call.lineno}", _arguments(source, call)
+    where, given = f"{source.name}:{call.lineno}", arguments(source, call)
     collate = given.get("collate_fn")
     if collate is not None and not _is_none(collate):
         raise Conflict(f"{where}: the loader has a collate_fn of its own")
@@ -219,39 +211,6 @@ def _check_loader(source: Source, call: ast.Call) -> None:
     if base not in names:
         raise Ambiguous(f"{where}: {base} is not imported above")
     _check_kept(source, call)
-
-
-def _arguments(source: Source, call: ast.Call) -> dict[str, ast.expr]:
-    """What a loader is given, by name; also by ``**options`` where these are written out. Raises where that cannot be seen."""
-    where = f"{source.name}:{call.lineno}: some of the loader's arguments are not to be seen"
-    if any(isinstance(value, ast.Starred) for value in call.args):
-        raise Ambiguous(where)
-    found = dict(zip(ARGUMENTS, call.args))
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            options = _written_out(source, keyword.value)
-            if options is None:
-                raise Ambiguous(where)
-            found |= options
-        else:
-            found[keyword.arg] = keyword.value
-    return found
-
-
-def _written_out(source: Source, options: ast.expr) -> Optional[dict[str, ast.expr]]:
-    """The contents of a dictionary that is written out, and only ever used for ``**options``."""
-    if isinstance(options, ast.Name):
-        found = bindings(source, options, options)
-        value = found[0].value if len(found) == 1 else None
-        users = [source.ancestors(use)[0] for use in _uses(source, options)]
-        if value is None or not all(isinstance(user, ast.keyword) and user.arg is None for user in users):
-            return None
-        options = value
-    if isinstance(options, ast.Call) and callee(options) == "dict" and not options.args:
-        return None if any(k.arg is None for k in options.keywords) else {str(k.arg): k.value for k in options.keywords}
-    if isinstance(options, ast.Dict) and all(isinstance(key, ast.Constant) for key in options.keys):
-        return {str(key.value): value for key, value in zip(options.keys, options.values)}  # type: ignore[union-attr]
-    return None
 
 
 def _is_none(node: ast.expr) -> bool:
@@ -266,7 +225,7 @@ def _may_be_none(source: Source, size: ast.expr) -> bool:
 
 
 def _is_without_workers(source: Source, call: ast.Call) -> bool:
-    workers = _arguments(source, call).get("num_workers")
+    workers = arguments(source, call).get("num_workers")
     return workers is None or (isinstance(workers, ast.Constant) and workers.value == 0)
 
 
@@ -280,7 +239,7 @@ def _check_kept(source: Source, call: ast.Call) -> None:
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     if not is_plain or not targets or not all(isinstance(t, ast.Name) for t in targets):
         raise Ambiguous(f"{source.name}:{call.lineno}: the loader goes to more than a variable")
-    for use in (use for target in targets if isinstance(target, ast.Name) for use in _uses(source, target)):
+    for use in (use for target in targets if isinstance(target, ast.Name) for use in uses(source, target)):
         user = source.ancestors(use)[0]
         is_asked = isinstance(user, ast.Call) and use in user.args and callee(user) in ITERATES
         is_looped = isinstance(user, (ast.For, ast.comprehension)) and user.iter is use
