@@ -16,7 +16,8 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
 from ._helpers import insert_above, is_used, meant
-from ._lines import all_respelled, text_of
+from ._lines import all_respelled
+from ._loader_calls import LOADERS, one_more
 from ._scopes import argument, calls_of, has_star, named, reaching
 
 SITE, HELPER = "loader", "_batch_of_arrays"
@@ -38,7 +39,6 @@ def {HELPER}(samples):
             pass
     return default_collate(tensors)
 '''
-LOADERS = ("torch.utils.data.DataLoader", "torch.utils.data.dataloader.DataLoader")
 COLLATE, PLACE, MAP = "collate_fn", 6, "default_collate_fn_map"
 
 
@@ -53,26 +53,8 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The helper above the first loader, and one more argument for each."""
     found = _loaders(source)
-    changes = dict(_with_one_more(source, call) for call in found)
+    changes = dict(one_more(source, call, f"{COLLATE}={HELPER}") for call in found)
     return [insert_above(source, found[0], HELPER_TEXT), *all_respelled(source, changes)]
-
-
-def _with_one_more(source: Source, call: ast.Call) -> tuple[ast.expr, str]:
-    """What is written in another way for one more argument: the call, or its last argument where comments are between."""
-    more, whole = f"{_gap(source, call)}{COLLATE}={HELPER}", text_of(source, call)
-    if "#" in whole:
-        last = call.keywords[-1].value if call.keywords else call.args[-1]
-        return last, f"{text_of(source, last)},{more}"
-    inner = whole[:-1].rstrip()
-    has_comma = inner.endswith(",")
-    return call, f"{inner}{'' if has_comma else ','}{more}{',' if has_comma else ''}{whole[len(inner) :]}"
-
-
-def _gap(source: Source, call: ast.Call) -> str:
-    """What stands in front of one more argument: a new line, where the last one has a line of its own."""
-    last = call.keywords[-1] if call.keywords else call.args[-1]
-    before = source.lines[last.lineno - 1].encode()[: last.col_offset].decode()
-    return " " if before.strip() else source.newline(last.lineno) + before
 
 
 def _loaders(source: Source) -> list[ast.Call]:

@@ -1,7 +1,7 @@
 """ACT's workload: recorded episodes in, the items and batches that the checkout makes of them out.
 
 Runs the checkout's own data set, made by its ``load_data``: the reference tree, ACT, act-plus-plus, a fork of them. The episodes are
-made up, and written when the workload is prepared. IPython, which upstream imports beside, need not be there.
+made up, and written when the workload is prepared. IPython and torchvision, which upstream imports beside, need not be there.
 
 Options are described in ``OPTIONS``.
 """
@@ -15,27 +15,42 @@ import re
 import sys
 import types
 
-from . import episodes, epochs
+from . import episodes, epochs, stand_ins, training
 
 LIBRARIES = ("torch", "numpy", "h5py")
 OPTIONS = {
     "part": "what is run, with commas between: item (one moment after the other), batch (several at a time, put together), "
-    "epochs (two of the training script, with its own policy: losses and weights)",
+    "loader (an epoch of batches, from its worker processes), training (the script, with a policy that keeps what it is given), "
+    "epochs (two of the script, with its own policy: losses and weights; not beside training)",
     "images": "how they are stored, with commas between: raw (the default), jpeg (needs OpenCV)",
     "cameras": "of an episode (2)",
     "size": "of an image, height x width (48x64)",
+    "episodes": "how many there are, of which four fifths are for training (7)",
     "steps": "of an episode (20)",
     "batch": "moments in a batch (4)",
+    "policy": "that load_data is told, where it asks for one: ACT (the default), Diffusion (act-plus-plus changes its images at random)",
 }
-GRID = {"part": "item,batch", "images": "raw", "cameras": "2", "size": "48x64", "steps": "20", "batch": "4"}
-PARTS, IMAGES = ("item", "batch", "epochs"), ("raw", "jpeg")
-CASE = re.compile(r"(item|batch|epochs), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) steps, (\d+)")
-COUNT = 5
-"""Episodes, of which four fifths are for training."""
+GRID = {
+    "part": "item,batch",
+    "images": "raw",
+    "cameras": "2",
+    "size": "48x64",
+    "episodes": "7",
+    "steps": "20",
+    "batch": "4",
+}
+PARTS, IMAGES = ("item", "batch", "loader", "training", "epochs"), ("raw", "jpeg")
+CASE = re.compile(
+    r"(item|batch|loader|training|epochs), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) episodes of (\d+) steps, (\d+)"
+)
 COMPARED = (
-    "item, raw, 1 cameras of 31x47, 7 steps, 1",
-    "item, raw, 3 cameras of 24x32, 11 steps, 3",
-    "batch, raw, 2 cameras of 24x33, 9 steps, 5",
+    "item, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
+    "item, raw, 3 cameras of 24x32, 5 episodes of 11 steps, 3",
+    "batch, raw, 2 cameras of 24x33, 5 episodes of 9 steps, 5",
+    "training, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
+    "training, raw, 3 cameras of 24x32, 7 episodes of 11 steps, 2",
+    "loader, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
+    "loader, raw, 3 cameras of 24x32, 7 episodes of 11 steps, 2",
 )
 
 
@@ -46,19 +61,22 @@ def cases(options):
         wrong = [word for word in lists[name] if word not in known]
         if wrong:
             raise ValueError(f"{name} is one of {', '.join(known)}, not {wrong[0]}")
+    if {"training", "epochs"} <= set(lists["part"]):
+        raise ValueError("part is training or epochs, not both: each has a policy of its own")
     found = [
-        f"{part}, {images}, {cameras} cameras of {size}, {steps} steps, {batch}"
-        for part, images, cameras, size, steps, batch in itertools.product(*lists.values())
+        f"{part}, {images}, {cameras} cameras of {size}, {episodes} episodes of {steps} steps, {batch}"
+        for part, images, cameras, size, episodes, steps, batch in itertools.product(*lists.values())
     ]
     wrong = [case for case in found if not CASE.fullmatch(case)]
     if wrong:
-        raise ValueError(f"cameras, steps and batch are numbers, size is two (48x64): {wrong[0]}")
+        raise ValueError(f"cameras, episodes, steps and batch are numbers, size is two (48x64): {wrong[0]}")
     return found
 
 
 def more_cases(options):
-    """What is compared besides, and not timed."""
-    return list(COMPARED)
+    """What is compared besides, and not timed: always what comes out of a loader, and items where those are asked for."""
+    parts = {"loader", *options.get("part", GRID["part"]).split(",")}
+    return [case for case in COMPARED if CASE.fullmatch(case)[1] in parts]
 
 
 def prepare(folder, options):
@@ -66,13 +84,13 @@ def prepare(folder, options):
     if any(case.startswith("epochs") for case in cases(options)):
         epochs.check(sys.path[0])
     for case in [*cases(options), *more_cases(options)]:
-        part, images, cameras, height, width, steps, _ = CASE.fullmatch(case).groups()
+        part, images, cameras, height, width, count, steps, _ = CASE.fullmatch(case).groups()
         place = os.path.join(folder, _name(case))
         if not os.path.isdir(place):
             names = _cameras(cameras)
             sizes = {"height": int(height), "width": int(width), "steps": int(steps)}
             sizes |= {"joints": epochs.JOINTS} if part == "epochs" else {}
-            episodes.make_episodes(place, COUNT, cameras=names, compress=images == "jpeg", **sizes)
+            episodes.make_episodes(place, int(count), cameras=names, compress=images == "jpeg", **sizes)
 
 
 def _name(case):
@@ -87,29 +105,35 @@ def _cameras(count):
 
 
 def load(folder, options):
-    """The data set of each case, to train with."""
+    """The loader of each case, to train with."""
     import numpy
 
-    script = epochs.load(options) if any(case.startswith("epochs") for case in cases(options)) else None
+    parts = {case.partition(",")[0] for case in [*cases(options), *more_cases(options)]}
+    script = epochs.load(options) if "epochs" in parts else None
     module = _import(options["file"])
     made = {}
     for case in [*cases(options), *more_cases(options)]:
-        name = _name(case)
-        if name not in made:
+        _, _, cameras, _, _, count, _, batch = CASE.fullmatch(case).groups()
+        known = _known(os.path.join(folder, _name(case)), int(cameras), int(count), int(batch), options.get("policy"))
+        if (_name(case), int(batch)) not in made:
             numpy.random.seed(0)
-            made[name] = _loader(module.load_data, os.path.join(folder, name), int(CASE.fullmatch(case)[3]))
+            made[_name(case), int(batch)] = _loader(module.load_data, known)
+    if "training" in parts:
+        script = training.load(options)
     return types.SimpleNamespace(loaders=made, change=lambda item: item, script=script, folder=folder)
 
 
-def _loader(load_data, folder, cameras):
+def _known(folder, cameras, count, batch, policy):
+    """What a ``load_data`` may ask for, by the names that its arguments have in ACT, act-plus-plus and their forks."""
+    sizes = {"num_episodes": count, "train_ratio": 0.8, "chunk_size": 10**6}
+    batches = dict.fromkeys(("batch_size_train", "batch_size_val", "batch_size"), batch)
+    names = {"camera_names": _cameras(cameras), "name_filter": lambda name: True}
+    places = {"dataset_dir": folder, "dataset_dir_l": [folder]}
+    return {**sizes, **batches, **names, **places, "policy_class": policy or "ACT"}
+
+
+def _loader(load_data, known):
     """The loader to train with, of a ``load_data`` that has its arguments in any order, and maybe more of them."""
-    known = {
-        "num_episodes": COUNT,
-        "camera_names": _cameras(cameras),
-        "policy_class": "ACT",
-    }
-    known |= {"dataset_dir": folder, "dataset_dir_l": [folder], "name_filter": lambda name: True, "chunk_size": 10**6}
-    known |= {"batch_size_train": 2, "batch_size_val": 2, "batch_size": 2, "train_ratio": 0.8}
     wanted = inspect.signature(load_data).parameters.values()
     given = {p.name: known[p.name] for p in wanted if p.name in known}
     missing = [p.name for p in wanted if p.name not in known and p.default is p.empty]
@@ -120,35 +144,80 @@ def _loader(load_data, folder, cameras):
 
 
 def amount(case):
-    """Moments; of two epochs, those that are trained with."""
-    return float(CASE.fullmatch(case)[7]) if not case.startswith("epochs") else 2.0 * int(COUNT * 0.8), "moments"
+    """Moments."""
+    times = {"loader": 1, "training": training.EPOCHS, "epochs": epochs.GIVEN["num_epochs"]}.get(case.partition(",")[0])
+    return float(times * sum(_of_epoch(case)) if times else CASE.fullmatch(case)[8]), "moments"
+
+
+def _of_epoch(case):
+    """How many moments are in each batch of an epoch, that takes one of each episode to train with."""
+    count, batch = int(int(CASE.fullmatch(case)[6]) * 0.8), int(CASE.fullmatch(case)[8])
+    return [min(batch, count - start) for start in range(0, count, batch)]
 
 
 def inputs(case, seed):
-    """Which moments: numbers of items, drawn with the seed."""
+    """Which moments: numbers of items, drawn with the seed. For a loader, which draws them itself, how many in each batch."""
     import numpy
 
-    part, _, cameras, _, _, steps, batch = CASE.fullmatch(case).groups()
+    part, *_, batch = CASE.fullmatch(case).groups()
+    drawn = numpy.random.default_rng(seed).integers(0, 4, int(batch)).tolist()
+    asked = {"items": drawn} if part in ("item", "batch") else {"batches": _of_epoch(case), "seed": seed % 2**32}
+    if part == "epochs":
+        asked = {"script": _script(case, seed)}
+    return {"part": part, "episodes": _name(case), "batch": int(batch), **asked}
+
+
+def _script(case, seed):
+    """What the training script is told."""
+    _, _, cameras, _, _, count, steps, batch = CASE.fullmatch(case).groups()
     return {
-        "part": part,
-        "episodes": _name(case),
-        "script": {"cameras": _cameras(cameras), "steps": int(steps), "batch": int(batch), "seed": seed},
-        "items": numpy.random.default_rng(seed).integers(0, 4, int(batch)).tolist(),
+        "count": int(count),
+        "cameras": _cameras(cameras),
+        "steps": int(steps),
+        "batch": int(batch),
+        "seed": seed,
     }
 
 
 def run(subject, inputs):
-    """The items, each a tuple of tensors; or the batch that is made of them; or what the training script makes of all."""
+    """The items, each a tuple of tensors; or the batch that is made of them; or all batches of an epoch."""
+    if inputs["part"] == "training":
+        return _trained(subject, inputs)
     if inputs["part"] == "epochs":
-        return epochs.run(subject.script, os.path.join(subject.folder, inputs["episodes"]), COUNT, **inputs["script"])
-    loader = subject.loaders[inputs["episodes"]]
-    items = [subject.change(loader.dataset[number]) for number in inputs["items"]]
+        return epochs.run(subject.script, os.path.join(subject.folder, inputs["episodes"]), **inputs["script"])
+    loader = subject.loaders[inputs["episodes"], inputs["batch"]]
+    if inputs["part"] == "loader":
+        return {"batches": [_changed(batch, subject.change) for batch in _epoch(loader, inputs)]}
+    items = [_changed(loader.dataset[number], subject.change) for number in inputs["items"]]
     return {"items": items if inputs["part"] == "item" else loader.collate_fn(items)}
 
 
+def _trained(subject, inputs):
+    """What the policy was given in training, and what became of its weights."""
+    cameras, _, _, count, steps = map(int, re.findall(r"\d+", inputs["episodes"]))
+    folder = os.path.join(subject.folder, inputs["episodes"])
+    found = training.run(subject.script, folder, _cameras(cameras), count, steps, inputs["batch"])
+    return {**found, "seen": [_changed(batch, subject.change) for batch in found["seen"]]}
+
+
+def _epoch(loader, inputs):
+    """The batches of an epoch, the workers' moments drawn with the seed; of a loader without end, as many as others have."""
+    stand_ins.seed_all(inputs["seed"])
+    try:
+        len(loader)
+    except TypeError:
+        return itertools.islice(loader, len(inputs["batches"]))
+    return loader
+
+
+def _changed(item, change):
+    """An item or batch as ``change`` makes it, of the same type."""
+    return type(item)(change(item))
+
+
 def _import(file):
-    """The module; IPython, which has nothing to do with data, may be missing."""
-    sys.modules.setdefault("IPython", types.ModuleType("IPython")).embed = None
+    """The module; what has nothing to do with the data that is read may be missing."""
+    stand_ins.put_in()
     return importlib.import_module(file.removesuffix(".py").replace("/", "."))
 
 
@@ -171,18 +240,18 @@ def _darker(item):
 def _late(item):
     """The actions a step late."""
     images, qpos, actions, *others = item
-    return images, qpos, actions.roll(1, dims=0), *others
+    return images, qpos, actions.roll(1, dims=-2), *others
 
 
 def _one_camera(item):
     """The first camera's image for all."""
     images, *others = item
-    return images[:1].expand_as(images).roll(1, dims=-1), *others
+    return images[..., :1, :, :, :].expand_as(images).roll(1, dims=-1), *others
 
 
 def _faster(subject):
     """The script with a learning rate that is a hundredth more."""
-    if subject.script is None:
+    if not hasattr(subject.script, "learning_rate"):
         return False
     subject.script.learning_rate *= 1.01
     return True
@@ -197,5 +266,8 @@ WRONG = {
 
 
 def bad_inputs():
-    """An item that is not there."""
-    return {"no such item": {"part": "item", "episodes": _name(COMPARED[0]), "items": [99]}}
+    """An item that is not there, of what is compared in any case."""
+    case = COMPARED[-1]
+    return {
+        "no such item": {"part": "item", "episodes": _name(case), "batch": int(CASE.fullmatch(case)[8]), "items": [99]}
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ TARGET = catalog.load(packs=False).targets["act"]
 REFERENCE = Path(TARGET.folder) / "reference"
 workload: Any = load_file(str(Path(TARGET.folder) / "workload.py"), "_act_under_test")
 SMALL = {"part": "item", "cameras": "2", "size": "16x24", "steps": "6", "batch": "3"}
+EVERY = {**SMALL, "part": "item,batch,loader"}
 
 
 def test_recognised_under_another_name(tmp_path: Path) -> None:
@@ -35,10 +37,13 @@ def test_what_is_not_a_checkout(tmp_path: Path, missing: str) -> None:
 
 
 def test_cases() -> None:
-    assert workload.cases({}) == [f"{part}, raw, 2 cameras of 48x64, 20 steps, 4" for part in ("item", "batch")]
-    assert len(workload.cases({"images": "raw,jpeg", "batch": "1,8"})) == 8
+    assert workload.cases({}) == [
+        f"{part}, raw, 2 cameras of 48x64, 7 episodes of 20 steps, 4" for part in ("item", "batch")
+    ]
+    assert len(workload.cases({"part": "item,batch,loader", "images": "raw,jpeg", "batch": "1,8"})) == 12
     for options, said in (
-        ({"part": "epochs,all"}, "part is one of"),
+        ({"part": "epoch"}, "part is one of"),
+        ({"part": "item,training,epochs"}, "training or epochs, not both"),
         ({"images": "png"}, "images is one of"),
         ({"size": "48"}, "48x64"),
     ):
@@ -52,10 +57,12 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     pytest.importorskip("h5py")
     pytest.importorskip("torch")
     monkeypatch.syspath_prepend(str(REFERENCE))
-    workload.prepare(str(tmp_path), SMALL)
+    for name in ("torchvision", "torchvision.transforms"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    workload.prepare(str(tmp_path), EVERY)
     before = set(sys.modules)
     try:
-        yield workload.load(str(tmp_path), {**SMALL, "file": "utils.py"})
+        yield workload.load(str(tmp_path), {**EVERY, "file": "utils.py"})
     finally:
         for name in set(sys.modules) - before:
             if name in ("utils", "IPython"):
@@ -80,20 +87,70 @@ def test_items_and_batches(subject: Any) -> None:
     assert not torch.equal(images[0], images[1])
 
 
-def test_wrong_variants(subject: Any) -> None:
-    """Each changes what comes out."""
+def test_an_epoch_of_batches(subject: Any) -> None:
+    """Every item of the epoch once, by worker processes, the same ones for the same seed."""
+    import torch
+
+    (case,) = workload.cases({**SMALL, "part": "loader"})
+    first, again, other = (workload.run(subject, workload.inputs(case, seed))["batches"] for seed in (1, 1, 2))
+    assert [[tuple(part.shape) for part in batch] for batch in first] == [
+        [(count, 2, 3, 16, 24), (count, 4), (count, 6, 4), (count, 6)] for count in (3, 2)
+    ]
+    assert workload.inputs(case, 1)["batches"] == [3, 2]
+    assert workload.amount(case) == (5.0, "moments")
+    assert all(type(batch) is list for batch in first)
+
+    def same(one: Any, other: Any) -> bool:
+        return all(torch.equal(a, b) for x, y in zip(one, other) for a, b in zip(x, y))
+
+    assert same(first, again) and not same(first, other)
+
+
+def test_a_loader_without_end(subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives as many batches as an epoch of others has."""
+    (case,) = workload.cases({**SMALL, "part": "loader"})
+    loader = next(iter(subject.loaders.values()))
+    endless = type(loader)(loader.dataset, batch_sampler=([0, 1] for _ in iter(int, 1)), num_workers=1)
+    inputs = workload.inputs(case, 1)
+    monkeypatch.setitem(subject.loaders, (inputs["episodes"], inputs["batch"]), endless)
+    assert [len(images) for images, *_ in workload.run(subject, inputs)["batches"]] == [2, 2]
+
+
+def test_loaders_are_always_compared() -> None:
+    """Items only where they are asked for."""
+    parts = {
+        asked: [case.partition(",")[0] for case in workload.more_cases({"part": asked} if asked else {})]
+        for asked in ("", "item", "loader", "training", "item,loader")
+    }
+    assert parts == {
+        "": ["item", "item", "batch", "loader", "loader"],
+        "item": ["item", "item", "loader", "loader"],
+        "loader": ["loader", "loader"],
+        "training": ["training", "training", "loader", "loader"],
+        "item,loader": ["item", "item", "loader", "loader"],
+    }
+
+
+@pytest.mark.parametrize("part", ["item", "batch", "loader"])
+def test_wrong_variants(subject: Any, part: str) -> None:
+    """Each changes what comes out, and of no type what it is."""
     import numpy
     import torch
 
-    inputs = workload.inputs(workload.cases(SMALL)[0], 2)
-    numpy.random.seed(0)
-    right = workload.run(subject, inputs)["items"]
+    inputs = workload.inputs(workload.cases({**SMALL, "part": part})[0], 2)
+
+    def made() -> list[Any]:
+        numpy.random.seed(0)
+        (found,) = workload.run(subject, inputs).values()
+        return [found] if part == "batch" else list(found)
+
+    right = made()
     for name, wrong in workload.WRONG.items():
         if wrong(subject) is False:
             assert name.startswith("a learning rate")
             continue
-        numpy.random.seed(0)
-        found = workload.run(subject, inputs)["items"]
+        found = made()
+        assert [type(one) for one in found] == [type(one) for one in right]
         same = [torch.equal(a, b) for one, other in zip(right, found) for a, b in zip(one, other)]
         assert not all(same), name
 
@@ -102,7 +159,7 @@ def test_a_load_data_that_wants_more(tmp_path: Path) -> None:
     def load_data(dataset_dir: str, robot: str) -> None: ...
 
     with pytest.raises(ValueError, match="load_data wants robot"):
-        workload._loader(load_data, str(tmp_path), 1)
+        workload._loader(load_data, workload._known(str(tmp_path), 1, 5, 2, None))
 
 
 def test_images_as_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subject: Any) -> None:
@@ -112,6 +169,57 @@ def test_images_as_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subject
     made = workload.load(str(tmp_path / "jpeg"), options)
     (images, *_), *_ = workload.run(made, workload.inputs(workload.cases(options)[0], 1))["items"]
     assert images.shape == (2, 3, 16, 24)
+
+
+def test_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or cannot be imported: torchvision for another torch."""
+    torch = pytest.importorskip("torch")
+
+    def broken(name: str) -> None:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    def nobody() -> str:
+        raise OSError("no terminal")
+
+    monkeypatch.setattr(workload.stand_ins.importlib, "import_module", broken)
+    monkeypatch.setattr(workload.stand_ins.os, "getlogin", nobody)
+    for name in ("IPython", "torchvision", "torchvision.transforms"):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, name)
+    workload.stand_ins.put_in()
+    assert sys.modules["IPython"].embed is None
+    assert workload.stand_ins.os.getlogin() == "user"
+    crop = sys.modules["torchvision"].transforms.RandomCrop(size=[3, 4])
+    images = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4)
+    torch.manual_seed(0)
+    assert crop(images).dtype == torch.uint8 and any(not torch.equal(crop(images), images) for _ in range(9))
+
+
+def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script's own loops give a policy the batches of two epochs, those for validation first; the same for the same seed."""
+    pytest.importorskip("h5py")
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(REFERENCE))
+    for name in ("policy", "utils", "imitate_episodes", "IPython", "torchvision", *workload.training.STOOD_IN):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        if name in ("utils", "imitate_episodes"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(torch.Tensor, "cuda", torch.Tensor.cuda)
+    monkeypatch.setattr(torch.nn.Module, "cuda", torch.nn.Module.cuda)
+    options = {**SMALL, "part": "training", "file": "utils.py"}
+    workload.prepare(str(tmp_path), options)
+    subject = workload.load(str(tmp_path), options)
+    (case,) = workload.cases(options)
+    workload.stand_ins.seed_all(0)
+    first = workload.run(subject, workload.inputs(case, 0))
+    assert [tuple(batch[0].shape) for batch in first["seen"]] == [(count, 2, 3, 16, 24) for count in (2, 3, 2)] * 2
+    assert workload.amount(case) == (10.0, "moments")
+    again = workload.run(subject, workload.inputs(case, 1))
+    assert all(torch.equal(a, b) for one, other in zip(first["seen"], again["seen"]) for a, b in zip(one, other))
+    assert all(map(torch.equal, first["weights"], again["weights"])) and float(first["weights"][0][0]) != 0.5
+    assert workload.WRONG["images a shade darker"](subject)
+    darker = workload.run(subject, workload.inputs(case, 0))
+    assert not torch.equal(first["seen"][0][0], darker["seen"][0][0])
 
 
 @pytest.fixture
