@@ -4,8 +4,8 @@ An optimization that says ``codemod = "timing"`` has no codemod of its own: this
 
 ``function`` (a name) and ``holding`` (expressions, one of which it holds) say in which function the stages are.
 ``clock`` is what the file has from the module with the clock, such as a function; without it the clock is written here.
-``laps`` is the stage around which the outermost loop is that of the epochs; where no other loop is in that, ``steps`` of its
-steps are taken together.
+``laps`` is a stage: the loop around that over its data, or around that of its steps, is the one over epochs. Of a loop of steps alone,
+``steps`` are taken together.
 
 Each ``[[timing.stages]]`` has a ``name``, the expressions that it ``holds`` (``_`` stands for any expression, ``...`` for any
 arguments), and a ``span``:
@@ -35,7 +35,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from apply_opt.errors import Ambiguous, NoSite, PartlyApplied
+from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, bodies, first_line, last_line
@@ -44,13 +44,47 @@ from ._expression_patterns import Patterns, patterns, written
 from ._helpers import refuse_taken, reindent
 from ._lines import above, below, block_of, text_of
 from ._scopes import FUNCTIONS
-from ._timing_stages import Rule, Stage, find_stage, function_with, is_hook, parse_rule
+from ._timing_stages import VARIABLE, Rule, Stage, find_stage, function_with, is_hook, parse_rule
 
 CLOCK, STAGES = "clock", "stages"
 HERE, THERE = "_timing", "_clock"
 """What the clock is called in its own file, and in another one."""
+MOST = 24
+"""Stages of a manifest: the clock has room for 32, of all files."""
 SIMPLE = (ast.Name, ast.Constant, ast.Attribute, ast.Tuple, ast.expr_context)
 KEYS = {"function", "holding", "clock", "laps", "steps", "stages", "bottlenecks"}
+ELSEWHERE = """class _NotTimed:
+    \"\"\"In the place of a clock, where there is none any more: nothing is timed.\"\"\"
+
+    def stage(self, name, **others):
+        return self
+
+    def start(self):
+        pass
+
+    def stop(self, value=None):
+        return value
+
+    def over(self, items, steps=1):
+        return items
+
+    laps = over
+
+
+def _found_clock(near):
+    \"\"\"The clock of the module that `near` is of, or else of another one that is imported above.\"\"\"
+    import sys
+
+    for module in [sys.modules.get(getattr(near, "__module__", None)), *list(sys.modules.values())]:
+        clock = getattr(module, "__dict__", {}).get("_timing")
+        if type(clock).__name__ == "_Timing":
+            return clock
+    return _NotTimed()
+
+
+_clock = _found_clock(NEAR)
+"""
+"""What the clock is in a file that gets it from another one."""
 BY_HAND = "take what is there out by hand (git diff, git checkout), then apply again"
 
 
@@ -72,13 +106,15 @@ class Hook(NamedTuple):
 def from_manifest(table: Mapping[str, Any]) -> StageTiming:
     """The codemod that a manifest's ``[timing]`` stands for. Raises :class:`ValueError` where that is not complete."""
     rules = [parse_rule(stage) for stage in table.get("stages", ())]
-    names = [rule.variable for rule in rules]
-    if set(table) - KEYS or not rules or len(set(names)) < len(names) or not {"function", "holding"} & set(table):
+    names, variables = {rule.name for rule in rules}, {rule.variable for rule in rules}
+    clock, laps, steps = (table.get(key, usual) for key, usual in (("clock", ""), ("laps", ""), ("steps", 500)))
+    is_known = not set(table) - KEYS and {"function", "holding"} & set(table) and laps in ("", *names)
+    if not is_known or not 0 < len(rules) <= MOST or len(variables) < len(rules) or int(steps) < 1:
         raise ValueError(
-            f"timing has {', '.join(sorted(KEYS))}; function or holding, and stages with names of their own"
+            f"timing has {', '.join(sorted(KEYS))}; function or holding; stages with names of their own, {MOST} at most; "
+            "laps is one of them"
         )
     holding = patterns(table.get("holding", ()))
-    clock, laps, steps = (table.get(key, usual) for key, usual in (("clock", ""), ("laps", ""), ("steps", 500)))
     return StageTiming(rules, table.get("function", ""), holding, clock, laps, steps)
 
 
@@ -97,6 +133,8 @@ class StageTiming(NamedTuple):
         stages = self._stages(source)
         hooks, line = self._hooks(source, stages), stages[0].function.lineno
         missing = [hook for hook in hooks if not _is_there(source, hook)]
+        if missing and not self.clock:
+            _check_encoding(source)
         if 0 < len(missing) < len(hooks):
             where = getattr(missing[0].node, "lineno", line)
             raise PartlyApplied(f"{source.name}:{where} is partly applied: no {missing[0].call} is there", BY_HAND)
@@ -124,6 +162,7 @@ class StageTiming(NamedTuple):
                     f"{source.name}: {rule.name} is in several functions: {[s.function.name for s in found]}"
                 )
             stages += found
+        _check_together(source, stages)
         return stages
 
     def _hooks(self, source: Source, stages: Sequence[Stage]) -> list[Hook]:
@@ -132,18 +171,19 @@ class StageTiming(NamedTuple):
         return [*found, self._laps(source, stages)] if self.laps else found
 
     def _laps(self, source: Source, stages: Sequence[Stage]) -> Hook:
-        """What is around the items of the outermost loop."""
+        """What is around the items of the loop over epochs."""
         stage = next(s for s in stages if s.rule.name == self.laps)
         loops = [
             n for n in source.ancestors(stage.first) if isinstance(n, ast.For) and stage.function in source.ancestors(n)
         ]
-        feeding = [s.first for s in stages if s.items is not None]
-        if not loops or loops[-1] in feeding:
+        feeding = [loops.index(s.first) for s in stages if s.items is not None and s.first in loops]
+        outer = loops[feeding[0] + 1 :] if feeding else loops[1:] or loops
+        if not outer:
             raise NoSite(
                 f"{source.name}:{first_line(stage.first)}: {self.laps} is in no loop but that over its data: what is an epoch?"
             )
-        rest = "" if set(loops) & set(feeding) else f", steps={self.steps}"
-        return Hook("around", loops[-1].iter, f"{self._name}.laps", last_line(loops[-1]) - first_line(loops[-1]), rest)
+        rest = "" if feeding or len(loops) > 1 else f", steps={self.steps}"
+        return Hook("around", outer[0].iter, f"{self._name}.laps", last_line(outer[0]) - first_line(outer[0]), rest)
 
     @property
     def _name(self) -> str:
@@ -155,7 +195,7 @@ class StageTiming(NamedTuple):
         if self.clock:
             if self.clock not in _top_level_names(source):
                 raise NoSite(f"{source.name}: {self.clock} is not imported for the whole file, so where is the clock?")
-            text = f"import sys as _sys\n\n{THERE} = _sys.modules[{self.clock}.__module__].{HERE}"
+            text = ELSEWHERE.replace("NEAR", self.clock).rstrip("\n")
         return "\n".join([text, *(self._definition(stage, stages) for stage in stages)])
 
     def _definition(self, stage: Stage, stages: Sequence[Stage]) -> str:
@@ -171,6 +211,27 @@ def clock_text() -> str:
     """The clock as it is written: its file without what that says of itself."""
     with open(os.path.join(os.path.dirname(__file__), "_timing_clock.py"), encoding="utf-8") as file:
         return file.read().split('"""\n', 1)[1].strip("\n")
+
+
+def _check_together(source: Source, stages: Sequence[Stage]) -> None:
+    """Raise where two stages are one, or one ends where its function does."""
+    spans = [(s.function, *s.lines, s.items is None) for s in stages]
+    timed = [s.function for s in stages if s.rule.span == "function"]
+    for stage, span in zip(stages, spans):
+        where = f"{source.name}:{span[1]}: {stage.rule.name}"
+        if spans.count(span) > 1:
+            raise Ambiguous(f"{where} is in one statement with another stage")
+        if isinstance(stage.last, ast.Return) and stage.rule.span != "function" and stage.function in timed:
+            raise Ambiguous(f"{where} is in what is returned")
+
+
+def _check_encoding(source: Source) -> None:
+    """Raise where the clock, which has Chinese in it, cannot be written in the file's encoding."""
+    try:
+        clock_text().encode(source.encoding)
+    except UnicodeError as error:
+        message = f"{source.name} is in {source.encoding}, which has no Chinese, and the clock has"
+        raise Conflict(message, "save the file as UTF-8") from error
 
 
 def _hooks(source: Source, stage: Stage) -> list[Hook]:
@@ -224,10 +285,12 @@ def _edit(source: Source, hook: Hook) -> Edit:
     assert isinstance(node, ast.expr)
     first, last = node.lineno, node.end_lineno or node.lineno
     text = text_of(source, node)
-    inner = f"({text})" if isinstance(node, ast.Tuple) and not text.startswith("(") else text
+    alone = ast.parse(f"f({text})", mode="eval").body
+    inner = text if isinstance(alone, ast.Call) and len(alone.args) == 1 else f"({text})"
     head = source.lines[first - 1].encode()[: node.col_offset].decode()
     tail = source.lines[last - 1].encode()[node.end_col_offset or 0 :].decode()
-    return Edit(first, last, f"{head}{hook.call}({inner}{hook.rest}){tail}")
+    space = " " if head.endswith(("return", "in")) else ""
+    return Edit(first, last, f"{head}{space}{hook.call}({inner}{hook.rest}){tail}")
 
 
 def _top_level_names(source: Source) -> set[str]:
@@ -266,7 +329,7 @@ def _said(statement: ast.stmt) -> str:
 
 def _at_the_end(source: Source, stages: Sequence[Stage], text: str) -> Edit:
     """``text`` at the end of the file, ahead of what runs when it is imported."""
-    last = max(last_line(source.top_level(stage.function)) for stage in stages)
+    last = min(last_line(source.top_level(stage.function)) for stage in stages)
     running = next((s for s in source.tree.body if first_line(s) > last and _runs(s)), None)
     newline = source.newline(1)
     text = reindent(text, source.indent_unit()).replace("\n", newline)
@@ -282,7 +345,12 @@ def _at_the_end(source: Source, stages: Sequence[Stage], text: str) -> Edit:
 
 
 def _runs(statement: ast.stmt) -> bool:
-    """Whether it may call something when the file is imported."""
-    if isinstance(statement, (*FUNCTIONS, ast.ClassDef, ast.Import, ast.ImportFrom)):
+    """Whether it may call something of the file's when that is imported. Our own lines do not."""
+    if isinstance(statement, ast.ClassDef):
+        return any(map(_runs, statement.body))
+    names = _names(statement)
+    if isinstance(statement, (*FUNCTIONS, ast.Import, ast.ImportFrom)) or set(names) & {HERE, THERE}:
+        return False
+    if any(map(VARIABLE.fullmatch, names)):
         return False
     return any(isinstance(node, (ast.Call, ast.If)) for node in ast.walk(statement))

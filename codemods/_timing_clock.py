@@ -1,6 +1,8 @@
 """The clock that ``_timing`` writes into a checkout, from the line below on. It runs on Python 3.8 and later, and needs nothing."""
 
 from time import perf_counter_ns as _now
+from time import sleep as _sleep
+from time import strftime as _strftime
 
 
 class _Stage:
@@ -37,9 +39,12 @@ class _Stage:
             yield item
             self.start()
 
+    def __reduce__(self):  # what is sent elsewhere by value, as notebooks do, is not timed there
+        return _NoStage, ()
+
 
 class _NoStage:
-    """A stage that is not timed."""
+    """A stage that is not timed; and in the place of a clock, one that times nothing."""
 
     def start(self):
         pass
@@ -50,6 +55,12 @@ class _NoStage:
     def over(self, items):
         return items
 
+    def laps(self, items, steps=1):
+        return items
+
+    def stage(self, name, **others):
+        return self
+
 
 class _GpuStage(_Stage):
     """A stage that gives a GPU work: its own time is that of the launch, and CUDA events tell how long the GPU was at it."""
@@ -58,11 +69,17 @@ class _GpuStage(_Stage):
 
     def start(self):
         self.began = _now()
-        self.gpu.start()
+        self._try(self.gpu.start)
 
     def stop(self, value=None):
-        self.gpu.stop()
+        self._try(self.gpu.stop)
         return _Stage.stop(self, value)
+
+    def _try(self, function):
+        try:
+            function()
+        except Exception:  # an older PyTorch, a GPU in trouble
+            self.launches, self.__class__ = False, _Stage
 
 
 class _Events:
@@ -130,8 +147,8 @@ class _Timing:
         import os
 
         self.stages, self.laps_done, self.has_laps, self.path = [], [], False, None
-        self.is_on = os.environ.get("APPLY_OPT_TIMING", "1") != "0"
-        self.english = os.environ.get("APPLY_OPT_TIMING_LANGUAGE", "").lower().startswith("en")
+        self.tables, self.is_waiting = 0, True
+        self.is_on = os.environ.get("APPLY_OPT_TIMING", "1").lower() not in ("0", "off", "no", "false")
         self.is_on = self.is_on and bool(self._safely(self._begin))
 
     def _begin(self):
@@ -140,7 +157,7 @@ class _Timing:
         import os
 
         events = os.environ.get("APPLY_OPT_TIMING_EVENTS", "")
-        self.most = min(int(events), self.MOST_EVENTS) if events.isdigit() else 0
+        self.most = min(int(events), self.MOST_EVENTS) if events.isdecimal() else 0
         self.ring = self.STAGES * self.CELLS  # of a place: behind its stages
         self.length = self.ring + 1 + 3 * self.most
         self.size = 8 * (self.HEAD + self.PLACES * self.length)
@@ -164,31 +181,41 @@ class _Timing:
 
     def _share(self):
         """The memory: of this process, or of the one that started it, where it has not been inherited (spawn, forkserver)."""
-        import mmap
         import os
         from multiprocessing import process
 
         is_child = process.parent_process() is not None or getattr(process.current_process(), "_inheriting", False)
-        self.is_first, name = not is_child, "timing-" + __name__.replace("__mp_main__", "__main__")
-        self.file = self._file_of_parent(name, os.getppid()) if is_child else self._new_file(name)
-        self.cells = memoryview(mmap.mmap(self.file, self.size)).cast("q")
+        self.is_first = not is_child
+        self._map(self._file_above(os.getppid()) if is_child else self._new_file(self._name(os.getpid())))
+
+    def _map(self, file):
+        import mmap
+
+        self.cells = memoryview(mmap.mmap(file, self.size)).cast("q")
+        self.file = file
 
     @staticmethod
-    def _file_of_parent(name, parent):
-        """The file of the process that started this one, or of one further up: a fork server need not have it."""
+    def _name(process):
+        return "timing-{}-{}".format(__name__.replace("__mp_main__", "__main__"), process)
+
+    def _file_above(self, process):
+        """The file of the process that started this one, or of one further up: a fork server has none."""
         import os
         import tempfile
 
         if not hasattr(os, "memfd_create"):
-            return os.open(os.path.join(tempfile.gettempdir(), f"{name}-{parent}"), os.O_RDWR)
-        while parent > 1:
-            folder = f"/proc/{parent}/fd"
+            return os.open(os.path.join(tempfile.gettempdir(), self._name(process)), os.O_RDWR)
+        while process:
+            folder, wanted = f"/proc/{process}/fd", f"/memfd:{self._name(process)} "
             for path in (os.path.join(folder, file) for file in os.listdir(folder)):
-                if os.path.islink(path) and os.readlink(path).startswith(f"/memfd:{name} "):
-                    return os.open(path, os.O_RDWR)
-            with open(f"/proc/{parent}/stat", encoding="utf-8", errors="replace") as file:
-                parent = int(file.read().rpartition(")")[2].split()[1])
-        raise FileNotFoundError(name)
+                try:
+                    if os.readlink(path).startswith(wanted):
+                        return os.open(path, os.O_RDWR)
+                except OSError:  # closed meanwhile
+                    pass
+            with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
+                process = int(file.read().rpartition(")")[2].split()[1])
+        raise FileNotFoundError("timing")
 
     def _new_file(self, name):
         """Memory that has a name, and goes with the last process that has it open; else a file, while this process runs."""
@@ -199,9 +226,10 @@ class _Timing:
         if hasattr(os, "memfd_create"):
             file = os.memfd_create(name)
         else:
-            maker = os.getpid()
-            path = os.path.join(tempfile.gettempdir(), f"{name}-{maker}")
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            maker, path = os.getpid(), os.path.join(tempfile.gettempdir(), name)
+            if os.path.lexists(path):  # of a process that was killed, and had this number
+                os.remove(path)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             atexit.register(lambda: os.getpid() == maker and os.remove(path))
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file, 0, self.size)  # where there is no room, this fails; to write into a hole kills
@@ -307,11 +335,11 @@ class _Timing:
 
     def _at_exit(self):
         """The table of a program without laps; `is_first` is not so in its children."""
-        if self.is_first and not self.has_laps:
-            self._safely(lambda: any(stage.ns for stage in self.stages) and self._tell(self._sums()))
+        if self.is_first and not self.has_laps and any(stage.ns for stage in self.stages):
+            self._tell(self._sums(), 1)
 
     def _laps(self, items, steps):
-        self.has_laps, self.lap_began, self.before = True, _now(), self._safely(self._sums)
+        self._safely(self._begin_laps)
         count = 0
         try:
             for count, item in enumerate(items, 1):
@@ -319,15 +347,26 @@ class _Timing:
                 if count % steps == 0:
                     self._safely(lambda: self._end_lap(steps))
                     self.lap_began = _now()
-        except GeneratorExit:  # left before its end; here perhaps, and not on other ranks, so that none is waited for
-            self._safely(lambda: self._tell(self._sums()))
+        except GeneratorExit:  # left before its end; here perhaps, and not on other ranks
+            self._safely(lambda: self._tell(self._sums(), 1))
             raise
         if len(self.laps_done) % self.EVERY != 1 or count % steps:
-            self._safely(lambda: self._tell(self._of_all_ranks()))
+            self._safely(lambda: self._tell(*self._of_all_ranks(wait=10)))
+
+    def _begin_laps(self):
+        """A child that has laps is a training of its own, such as a rank that was spawned: it gets memory of its own."""
+        import os
+
+        if not self.is_first and not self.has_laps:
+            self._map(self._new_file(self._name(os.getpid())))
+            for stage in self.stages:
+                stage.number = self._number(stage.name)
+            self._take_place()
+        self.has_laps, self.lap_began, self.before = True, _now(), self._sums()
 
     def _end_lap(self, steps):
         """Write how long a lap took."""
-        self._collect()
+        self._safely(self._collect)
         number, after = len(self.laps_done), self._sums()
         lap = {"number": number, "seconds": (_now() - self.lap_began) / 1e9}
         name = f"Epoch {number}" if steps == 1 else f"Step {(number + 1) * steps}"
@@ -336,13 +375,13 @@ class _Timing:
             names = [stage.name for stage in self.stages if stage.phase == phase]
             if names:
                 lap[phase] = sum(after[name][64] - self.before[name][64] for name in names) / 1e9
-                lines.append(f"    {words[self.english]}: {lap[phase]:.2f}s")
+                lines.append(f"    {words[self._is_english()]}: {lap[phase]:.2f}s")
         self.laps_done.append(lap)
         self.before = after
         if self._rank()[0] == 0:
-            self._print(lines)
+            self._safely(lambda: self._print(lines))
         if number % self.EVERY == 0:
-            self._tell(self._of_all_ranks())
+            self._tell(*self._of_all_ranks())
 
     def _collect(self):
         """Add up what a GPU has done, with one synchronisation. The first lap only finds out whether one is used."""
@@ -385,20 +424,55 @@ class _Timing:
         rank = os.environ.get("RANK", "")
         return int(rank) if rank.isdigit() else 0, 1
 
-    def _of_all_ranks(self):
-        """The sums of all ranks together; each of them has to ask."""
+    def _of_all_ranks(self, wait=2):
+        """The sums of all ranks, and of how many: each leaves its own in the process group's store, and goes on.
+
+        The first one waits some seconds for the others, until it has done so in vain. This is no collective: ranks that have
+        fewer laps, or none, hold nobody up.
+        """
+        import json
         import sys
 
-        every = [self._sums()] * self._rank()[1]
-        if len(every) > 1:
-            sys.modules["torch.distributed"].all_gather_object(every, self._sums())
+        (rank, ranks), own = self._rank(), self._sums()
+        if ranks == 1:
+            return own, 1
+        store = sys.modules["torch.distributed"].distributed_c10d._get_default_store()
+        self.tables += 1
+        store.set(f"apply_opt_timing/{rank}", json.dumps([self.tables, own]))
+        until = _now() + wait * 10**9 * self.is_waiting
+        said = [self._said(store, other, until) for other in range(1, ranks if rank == 0 else 1)]
+        every = [own, *(sums for _, sums in filter(None, said))]
+        self.is_waiting = all(each and each[0] >= self.tables for each in said)
         names = dict.fromkeys(name for sums in every for name in sums)
-        return {name: self._added([sums[name] for sums in every if name in sums]) for name in names}
+        return {name: self._added([sums[name] for sums in every if name in sums]) for name in names}, len(every)
+
+    def _said(self, store, rank, until):
+        """The number of the last table of a rank, and its sums; nothing, where it has said nothing yet."""
+        import json
+
+        key = f"apply_opt_timing/{rank}"
+        while True:
+            said = json.loads(store.get(key)) if store.check([key]) else None
+            if (said and said[0] >= self.tables) or _now() >= until:
+                return said
+            _sleep(0.05)
 
     # What is told
 
+    @staticmethod
+    def _is_english():
+        """Where that is asked for, or the log cannot hold anything else."""
+        import os
+        import sys
+
+        try:
+            _Timing.TITLE[0].encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        except UnicodeError:
+            return True
+        return os.environ.get("APPLY_OPT_TIMING_LANGUAGE", "").lower().startswith("en")
+
     def _words(self):
-        return self.WORDS[self.english]
+        return self.WORDS[self._is_english()]
 
     @staticmethod
     def _print(lines):
@@ -409,12 +483,11 @@ class _Timing:
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
 
-    def _tell(self, sums):
-        """The table, and the file; by one of the ranks."""
-        rank, ranks = self._rank()
-        if rank == 0:
-            self._print(self._table(sums, ranks))
-            self._write(sums, ranks)
+    def _tell(self, sums, ranks):
+        """The file, and the table; by one of the ranks."""
+        if self._rank()[0] == 0:
+            self._safely(lambda: self._write(sums, ranks))
+            self._safely(lambda: self._print(self._table(sums, ranks)))
 
     def _own(self, sums):
         """Nanoseconds of each stage that none of its parts has."""
@@ -432,12 +505,13 @@ class _Timing:
                 middle, most = self._quantile(cells, 0.5), self._quantile(cells, 0.95)
                 part = 100 * own[name] / (sum(own.values()) or 1)
                 row = f"{self._row(name, cells[64], count)} | {median}: {middle:7.2f}ms | p95: {most:7.2f}ms"
-                rows.append(f"{row} | {share}: {part:5.1f}% | {' + '.join(who)}")
-            if cells[67]:
-                rows.append(self._row(f"{name} [GPU]", cells[66], cells[67]))
+                gpu = f" | GPU: {cells[66] / 1e9:.2f}s {cells[66] / cells[67] / 1e6:.2f}ms" if cells[67] else ""
+                rows.append(f"{row} | {share}: {part:5.1f}% | {' + '.join(who)}{gpu}")
         head = " | ".join([f"{stage:40}", total, calls, mean, median, "p95", share])
-        notes = [f"{lost}: {self.cells[0]}"] * bool(self.cells[0]) + [f"ranks: {ranks}"] * (ranks > 1)
-        title = "\N{STOPWATCH}\N{VARIATION SELECTOR-16}  " + self.TITLE[self.english]
+        notes = [f"{lost}: {'?' if self.file < 0 else self.cells[0]}"] * bool(self.cells[0] or self.file < 0)
+        every = self._rank()[1]
+        notes += [f"ranks: {ranks}" if ranks == every else f"ranks: {ranks} / {every}"] * (every > 1)
+        title = "\N{STOPWATCH}\N{VARIATION SELECTOR-16}  " + self.TITLE[self._is_english()]
         return [line, title, line, head, "-" * 60, *rows, line, *notes]
 
     def _row(self, name, ns, count):
@@ -458,12 +532,11 @@ class _Timing:
         """The JSON file, which trace viewers (Perfetto, chrome://tracing) open, too."""
         import json
         import os
-        import time
 
         folder = os.environ.get("APPLY_OPT_TIMING_DIR")
         if folder:
             os.makedirs(folder, exist_ok=True)
-            name = time.strftime(f"timing-%Y%m%d-%H%M%S-{os.getpid()}.json")
+            name = _strftime(f"timing-%Y%m%d-%H%M%S-{os.getpid()}.json")
             self.path = self.path or os.path.join(folder, name)
             document = {"timing": 1, "ranks": ranks, "processes_not_counted": self.cells[0], "laps": self.laps_done}
             document["within"] = {stage.name: stage.within for stage in self.stages}

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite
+from apply_opt.model.parameters import texts
 from apply_opt.model.source import Function, Source, callee, first_line, last_line, own_nodes
 
 from ._expression_patterns import Patterns, found, is_like, patterns, written
-from ._lines import block_of, is_alone
+from ._lines import block_of, ends_line, is_alone, starts_line
 from ._scopes import FUNCTIONS, LOOPS
 
 SPANS = ("statement", "loop", "block", "opening", "rest", "arrival", "function")
 WITHS = (ast.With, ast.AsyncWith)
-VARIABLE = re.compile(r"_t\w+")
+VARIABLE, NAME = re.compile(r"_t\w+"), re.compile(r"[0-9A-Za-z_]{1,60}")
+PHASES = ("", "validation", "training")
 JUMPS = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom, ast.Await)
 
 
@@ -70,11 +72,22 @@ class Stage(NamedTuple):
 
 
 def parse_rule(table: Mapping[str, Any]) -> Rule:
-    """A :class:`Rule` from a table of a manifest. Raises where it lacks something, or has something that there is not."""
-    rule = Rule(**{**table, **{key: patterns(table.get(key, ())) for key in ("holds", "under", "outside")}})
+    """A :class:`Rule` from a table of a manifest. Raises :class:`ValueError` where it lacks something, or has what there is not."""
+    name = str(table.get("name", ""))
+    if set(table) - set(Rule._fields) or not NAME.fullmatch(name):
+        raise ValueError(
+            f"a stage has a name of letters, digits and _, and of {', '.join(Rule._fields[1:])}: {dict(table)}"
+        )
+    try:
+        found = {key: patterns(texts(table, key, ())) for key in ("holds", "under", "outside")}
+    except SyntaxError as error:
+        raise ValueError(f"{name}: {error.text!r} is no expression") from error
+    rule = Rule(**{**table, **found})
     is_complete = (rule.holds or rule.span == "function") and (rule.under or rule.span != "block")
-    if rule.span not in SPANS or not is_complete:
-        raise ValueError(f"{rule.name}: a span ({', '.join(SPANS)}), what it holds, and for a block what it is under")
+    if rule.span not in SPANS or rule.phase not in PHASES or not is_complete:
+        raise ValueError(
+            f"{name}: a span ({', '.join(SPANS)}), what it holds, for a block what it is under, and a phase{PHASES}"
+        )
     return rule
 
 
@@ -98,14 +111,28 @@ def find_stage(source: Source, rule: Rule, function: Function) -> Optional[Stage
     """Where a stage is in ``function``; ``None`` where it is not there. Raises :class:`Ambiguous` for what cannot be timed."""
     if rule.span == "function":
         body = [s for s in function.body if not is_hook(s) and not _is_docstring(s)]
+        _check_function(source, rule, function, body)
         return Stage(rule, function, body[0], body[-1])
-    places = [node for node in found(own_nodes(function), rule.holds) if _is_meant(source, rule, node)]
+    places = [node for node in found(_run_there(function), rule.holds) if _is_meant(source, rule, node)]
+    places = [node for node in places if rule.together or not _is_repeated(source, node)]
     if not places:
         return None
     stage = FINDERS[rule.span](source, rule, function, sorted(places, key=lambda n: (n.lineno, n.col_offset)))
     if stage is not None:
         _check(source, stage)
     return stage
+
+
+def _run_there(function: Function) -> list[ast.AST]:
+    """What runs in ``function`` itself."""
+    return list(own_nodes(function))
+
+
+def _is_repeated(source: Source, node: ast.expr) -> bool:
+    """Whether it is evaluated any number of times, or later, in one statement: in a comprehension."""
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+    around = source.ancestors(node)
+    return any(isinstance(n, kinds) for n in around[: around.index(source.statement(node))])
 
 
 def is_hook(statement: ast.stmt) -> bool:
@@ -115,6 +142,20 @@ def is_hook(statement: ast.stmt) -> bool:
         return False
     stage = call.func.value
     return isinstance(stage, ast.Name) and bool(VARIABLE.fullmatch(stage.id)) and call.func.attr in ("start", "stop")
+
+
+def _check_function(source: Source, rule: Rule, function: Function, body: Sequence[ast.stmt]) -> None:
+    """Raise where its start or one of its ends shares a line, or it is left and entered again."""
+    inner = list(own_nodes(function))
+    if isinstance(function, ast.AsyncFunctionDef) or any(isinstance(n, (ast.Yield, ast.YieldFrom)) for n in inner):
+        raise Ambiguous(f"{source.name}:{function.lineno}: {function.name} is left and entered again while it runs")
+    ends = [n for n in inner if isinstance(n, ast.Return)]
+    for statement in (*body[:1], *body[-1:], *ends):
+        if not starts_line(source, statement) or not ends_line(source, statement):
+            raise Ambiguous(f"{source.name}:{statement.lineno}: {rule.name} begins or ends beside something else")
+    finals = [n for n in inner if isinstance(n, ast.Try) for s in n.finalbody for n in ast.walk(s)]
+    if not body or any(isinstance(n, ast.Return) for n in finals):
+        raise Ambiguous(f"{source.name}:{function.lineno}: where {function.name} ends cannot be told")
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
@@ -176,20 +217,31 @@ def _rest(source: Source, rule: Rule, function: Function, places: Sequence[ast.e
     block = [s for s in block_of(source, first) if not is_hook(s) and not isinstance(s, ast.Return)]
     if first not in block:
         raise Ambiguous(f"{source.name}:{first.lineno}: {rule.name} is in what is returned")
+    others = [place for place in places if last_line(source.statement(place)) > _end(source, block[-1])]
+    if others:
+        raise Ambiguous(f"{source.name}:{others[0].lineno}: {rule.name} goes on behind the end of its block")
     return Stage(rule, function, first, block[-1])
 
 
+def _end(source: Source, last: ast.stmt) -> int:
+    """The last line of a block that ends with ``last``, and with what is returned behind it."""
+    block = block_of(source, last)
+    return max(last_line(s) for s in (last, *block) if s is last or isinstance(s, ast.Return))
+
+
 def _arrival(source: Source, rule: Rule, function: Function, places: Sequence[ast.expr]) -> Optional[Stage]:
-    """The loop that gives what the expression works on, or the ``next()`` ahead of it."""
+    """The ``next()`` that gives what the expression works on, first of all its first argument; or the loop that does."""
     statement = _common(source, rule, function, places)
-    names = {n.id for place in places for n in ast.walk(place) if isinstance(n, ast.Name)}
-    for loop in (n for n in (statement, *_around(source, function, statement)) if isinstance(n, ast.For)):
-        if names & {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}:
-            return Stage(rule, function, loop, loop, _unnumbered(loop.iter))
+    worked_on = [p.args[0] if isinstance(p, ast.Call) and p.args else p for p in places]
+    names = {n.id for thing in worked_on for n in ast.walk(thing) if isinstance(n, ast.Name)}
     drawn = [s for s in block_of(source, statement) if isinstance(s, ast.Assign) and isinstance(s.value, ast.Call)]
     for other in (s for s in drawn if callee(s.value) == "next"):  # type: ignore[arg-type]
         if names & {n.id for t in other.targets for n in ast.walk(t) if isinstance(n, ast.Name)}:
             return Stage(rule, function, other, other)
+    for loop in (n for n in (statement, *_around(source, function, statement)) if isinstance(n, ast.For)):
+        is_counted = any(isinstance(n, ast.Call) and callee(n) == "range" for n in ast.walk(loop.iter))
+        if not is_counted and names & {n.id for n in ast.walk(loop.target) if isinstance(n, ast.Name)}:
+            return Stage(rule, function, loop, loop, _unnumbered(loop.iter))
     return None
 
 
@@ -228,5 +280,6 @@ def _stays(source: Source, jump: ast.AST, statement: ast.stmt) -> bool:
     """Whether a jump ends within ``statement``: at a loop, or in a function of its own."""
     around = source.ancestors(jump)
     inside = [*around[: around.index(statement)], statement] if statement in around else []
-    kinds = (*FUNCTIONS, ast.Lambda) if not isinstance(jump, (ast.Break, ast.Continue)) else LOOPS
-    return any(isinstance(n, kinds) for n in inside)
+    if not isinstance(jump, (ast.Break, ast.Continue)):
+        return any(isinstance(n, (*FUNCTIONS, ast.Lambda)) for n in inside)
+    return any(isinstance(n, LOOPS) and below not in n.orelse for below, n in zip([jump, *inside], inside))

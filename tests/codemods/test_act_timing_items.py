@@ -129,6 +129,18 @@ def test_lands_on_the_reference() -> None:
             "return _t00_TOTAL_getitem.stop((image_data,\n        qpos.copy()))",
         ),
         (
+            "return image_data, qpos, action",
+            "return (image_data - 0.5) / 0.5, qpos, (action)",
+            "_t00_TOTAL_getitem.stop()\nreturn image_data, qpos, action",
+            "return _t00_TOTAL_getitem.stop(((image_data - 0.5) / 0.5, qpos, (action)))",
+        ),
+        (
+            "return image_data, qpos, action",
+            "return(image_data.float(), qpos)",
+            "_t00_TOTAL_getitem.stop()\nreturn image_data, qpos, action",
+            "return _t00_TOTAL_getitem.stop((image_data.float(), qpos))",
+        ),
+        (
             "path = self.path(index)",
             "path = self.path(index)\nif path is None:\n    return None",
             "path = self.path(index)",
@@ -234,6 +246,56 @@ def test_what_is_not_there_or_cannot_be_timed(
         refuses(NAME, text, error, words)
 
 
+LOOP = "    for name in self.camera_names:\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("path = self.path(index)", "path = self.path(index)\nif path is None: return None"), "begins or ends beside"),
+        (("return image_data, qpos, action", "return {'q': root['/observations/qpos'][0]}"), "several places"),
+        ((LOOP, LOOP + "        ready = torch.from_numpy(start_ts)\n"), "05_to_tensor_normalize goes on behind"),
+        (("['/action'][start_ts:]", "['/action'][start_ts:], root['/observations/qpos'][0]"), "several places"),
+        (("qpos = root['/obs", "action, qpos = root['/action'][0], root['/obs"), "several places"),
+    ],
+)
+def test_what_cannot_be_told_apart(change: tuple[str, str], words: str) -> None:
+    refuses(NAME, module(replaced(BODY, change)), Ambiguous, words)
+
+
+def test_two_stages_in_one_statement() -> None:
+    start, end = BODY.index("    if root.attrs"), BODY.index("# tensors")
+    body = BODY[:start] + BODY[end:]
+    text = replaced(body, ("qpos = root['/obs", "action, qpos = root['/action'][0], root['/obs"))
+    refuses(NAME, module(text), Ambiguous, "in one statement with another stage")
+
+
+def test_images_in_a_comprehension() -> None:
+    """All of them in one statement, or later: that is no reading of one camera."""
+    start, end = BODY.index("    images = dict()"), BODY.index("    if root.attrs")
+    for brackets in ("[{}]", "list({})", "({})"):
+        some = brackets.format("root[f'/observations/images/{name}'][start_ts] for name in self.camera_names")
+        text = plan(NAME, module(f"{BODY[:start]}    images = {some}\n{BODY[end:]}")).after.decode()
+        assert "_t02.start()" in text
+        assert "_t03" not in text
+
+
+def test_an_encoding_without_chinese() -> None:
+    text = "# -*- coding: latin-1 -*-\n" + module()
+    outcome = plan(NAME, text.encode("latin-1"))
+    assert "latin-1" in outcome.message or "iso-8859-1" in outcome.message
+    assert "UTF-8" in outcome.next_step
+
+
+def test_a_data_set_that_is_used_half_way() -> None:
+    """What stages need is there before anything runs."""
+    text = plan(
+        NAME, module(more="\nWARM = Episodes()[0]\n\n\ndef decoded(data):\n    return cv2.imdecode(data, 1)\n")
+    ).after
+    assert text.index(b"_t00_TOTAL_getitem = ") < text.index(b"WARM = ")
+    assert b"_t03b.stop(cv2.imdecode" in text
+
+
 def test_look_alikes() -> None:
     refuses(NAME, module(header="def item(self, index):"), NoSite, "no function called __getitem__")
     refuses(NAME, module(f'return """{BODY}"""'.replace("'''", "")), NoSite, "no function called __getitem__")
@@ -266,21 +328,29 @@ def test_half_of_it(line: str) -> None:
 
 def test_another_clock() -> None:
     text = plan(NAME, module()).after.decode()
-    refuses(NAME, replaced(text, ("EVERY = 10\n", "EVERY = 5\n")), PartlyApplied, "_Timing")
+    refuses(NAME, replaced(text, ("EVERY, MOST_EVENTS = 10, ", "EVERY, MOST_EVENTS = 5, ")), PartlyApplied, "_Timing")
 
 
 def test_a_manifest_that_is_not_complete() -> None:
     make = sys.modules[type(codemod(NAME)).__module__].from_manifest
     stage = {"name": "00", "holds": ["a(...)"]}
-    make({"function": "f", "stages": [stage]})
+    make({"function": "f", "stages": [stage], "laps": "00"})
     for table, words in (
         ({"function": "f"}, "timing has"),
         ({"stages": [stage]}, "timing has"),
         ({"function": "f", "stages": [stage, stage]}, "names of their own"),
+        ({"function": "f", "stages": [{**stage, "name": f"{n:02}"} for n in range(25)]}, "24 at most"),
         ({"function": "f", "stage": [stage], "stages": [stage]}, "timing has"),
+        ({"function": "f", "stages": [stage], "laps": "01"}, "laps is one of them"),
+        ({"function": "f", "stages": [stage], "steps": 0}, "timing has"),
         ({"function": "f", "stages": [{"name": "00"}]}, "what it holds"),
         ({"function": "f", "stages": [{**stage, "span": "line"}]}, "a span"),
         ({"function": "f", "stages": [{**stage, "span": "block"}]}, "what it is under"),
+        ({"function": "f", "stages": [{**stage, "phase": "trainig"}]}, "a phase"),
+        ({"function": "f", "stages": [{**stage, "spam": 1}]}, "a stage has a name"),
+        ({"function": "f", "stages": [{**stage, "name": 'a"b'}]}, "a stage has a name"),
+        ({"function": "f", "stages": [{"holds": ["a(...)"]}]}, "a stage has a name"),
+        ({"function": "f", "stages": [{**stage, "holds": ["a ="]}]}, "no expression"),
     ):
         with pytest.raises(ValueError, match=words):
             make(table)

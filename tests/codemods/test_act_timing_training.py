@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
-from cases import block, lands, plan, refuses, replaced, skips, with_tabs
+from cases import block, codemod, lands, plan, refuses, replaced, skips, with_tabs
 from support import ROOT
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import ALREADY, PLANNED
 
 NAME = "act_timing_training"
+
+
+def constant_of_timing(name: str) -> str:
+    """A text of the shared codemod."""
+    return str(getattr(sys.modules[type(codemod(NAME)).__module__], name))
+
+
 REFERENCE = (ROOT / "target_repos/act/reference/imitate_episodes.py").read_text(encoding="utf-8")
 TOP = """
 import torch
@@ -76,13 +85,11 @@ for epoch in _clock.laps(tqdm(range(config["num_epochs"]))):
     print(epoch)
 return policy
 """
-CLOCK = """
+ELSEWHERE = constant_of_timing("ELSEWHERE").replace("NEAR", "load_data")
+CLOCK = f"""
 
 
-import sys as _sys
-
-_clock = _sys.modules[load_data.__module__]._timing
-_t10_TOTAL_validation = _clock.stage("10_TOTAL_validation", phase="validation")
+{ELSEWHERE}_t10_TOTAL_validation = _clock.stage("10_TOTAL_validation", phase="validation")
 _t10 = _clock.stage("10_val_forward_pass", within="10_TOTAL_validation", launches=True)
 _t20_TOTAL_training = _clock.stage("20_TOTAL_training", phase="training")
 _t15 = _clock.stage("15_data_wait", within="20_TOTAL_training")
@@ -192,10 +199,68 @@ def test_without_a_validation() -> None:
     assert b"_t10" not in outcome.after
 
 
-def test_the_data_set_in_the_same_file() -> None:
-    """Behind the clock, wherever that is."""
-    one = replaced(module(EPOCHS), ("from utils import load_data\n", "\n\ndef load_data():\n    return ()\n"))
-    assert plan(NAME, one).kind == PLANNED
+ITEMS = """
+
+class Items:
+    def __getitem__(self, index):
+        with h5py.File('a') as root:
+            qpos = root['/observations/qpos'][0]
+        return qpos
+
+
+def load_data():
+    return ()
+"""
+
+
+@pytest.mark.parametrize("names", [("act_timing_items", NAME), (NAME, "act_timing_items")])
+def test_the_data_set_in_the_same_file(names: tuple[str, str]) -> None:
+    """The script finds the clock, in whatever order they were put in, or does without."""
+    text = replaced(
+        module(EPOCHS), ("from utils import load_data\n", ITEMS), ("import torch\n", "import h5py, torch\n")
+    )
+    text = (
+        text.replace("from tqdm import tqdm\n", "")
+        .replace("import h5py, torch\n", "")
+        .replace("if __name__", "if 0 and __name__")
+    )
+    for name in names:
+        outcome = plan(name, text)
+        assert outcome.kind == PLANNED, outcome.message
+        text = outcome.after.decode()
+    module_of_it: dict[str, object] = {"__name__": "one_file"}
+    exec(compile(text, "one_file.py", "exec"), module_of_it)
+    assert type(module_of_it["_t21"]).__name__ in ("_Stage", "_NotTimed")
+
+
+FEEDS = [
+    ("step in range(9):\n    data = next(batches)", "forward_pass(data, policy, step)", ["data = next(batches)"]),
+    ("data in train:\n    for k in range(2):\n        pass", "forward_pass(data, policy, 3)", ["in _t15.over(train)"]),
+]
+
+
+@pytest.mark.parametrize(("loop", "call", "wait"), FEEDS)
+def test_what_is_waited_for(loop: str, call: str, wait: list[str]) -> None:
+    """The batch, which comes first among the arguments; not what counts steps."""
+    step = f"    losses = {call}\n    losses['loss'].backward(retain_graph=True)\n    optimizer.step()\n"
+    body = block(f"for {loop}\n{step}", 4)
+    text = plan(NAME, module(f"for epoch in range(3):\n{body}\n")).after.decode()
+    assert "for epoch in _clock.laps(range(3)):" in text
+    assert wait[0] in text
+    assert "_t15.over(range" not in text
+
+
+def test_the_epochs_of_folds() -> None:
+    """The loop next to that of the batches."""
+    folds = "for fold in range(5):\n" + block(EPOCHS.replace("return policy\n", ""), 4) + "\n"
+    text = plan(NAME, module(folds)).after.decode()
+    assert "for fold in range(5):" in text
+    assert "for epoch in _clock.laps(" in text
+
+
+def test_a_batch_loop_that_is_left_in_its_else() -> None:
+    text = replaced(EPOCHS, ("    print(epoch)\n", "    else:\n        continue\n    print(epoch)\n"))
+    refuses(NAME, module(text), Ambiguous, "may be left")
 
 
 @pytest.mark.parametrize(
@@ -209,6 +274,7 @@ def test_the_data_set_in_the_same_file() -> None:
         (('for epoch in tqdm(range(config["num_epochs"])):', "while more():"), NoSite, "what is an epoch"),
         (("        optimizer.zero_grad()\n", "        optimizer.zero_grad()\n        return policy\n"), Ambiguous, "may be left"),
         (("        optimizer.step()", "        if loss: optimizer.step()"), Ambiguous, "shares"),
+        (("        loss.b", "        more(policy).backward(retain_graph=True)\n        loss.b"), Ambiguous, "several places"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_or_cannot_be_told(
@@ -230,7 +296,7 @@ def test_two_trainings() -> None:
     refuses(NAME, text, Ambiguous, "several functions")
 
 
-@pytest.mark.parametrize("name", ["_clock", "_sys", "_t15"])
+@pytest.mark.parametrize("name", ["_clock", "_found_clock", "_NotTimed", "_t15"])
 def test_names_that_are_taken(name: str) -> None:
     refuses(NAME, module(EPOCHS, end=f"\n\n{name} = 1\n"), Conflict, name)
 
