@@ -24,7 +24,8 @@ arguments), and a ``span``:
 ``optional``: need not be there. ``together``: several places are one, in whatever is around all of them.
 ``phase``: of which phase of an epoch it is. ``launches``: gives a GPU its work.
 
-``[[timing.bottlenecks]]`` are for ``apply-opt timing show``: stages that may hold the program up, and what to do then.
+``[[timing.bottlenecks]]`` and ``[timing.waiting]`` are for ``apply-opt timing show``: stages that may hold the program up, and what
+to do then; the stage in which data is waited for.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ HERE, THERE = "_timing", "_clock"
 MOST = 24
 """Stages of a manifest: the clock has room for 32, of all files."""
 SIMPLE = (ast.Name, ast.Constant, ast.Attribute, ast.Tuple, ast.expr_context)
-KEYS = {"function", "holding", "clock", "laps", "steps", "stages", "bottlenecks"}
+KEYS = {"function", "holding", "clock", "laps", "steps", "stages", "bottlenecks", "waiting"}
 ELSEWHERE = """class _NotTimed:
     \"\"\"In the place of a clock, where there is none any more: nothing is timed.\"\"\"
 

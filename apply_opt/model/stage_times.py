@@ -13,12 +13,16 @@ from typing import Any, NamedTuple, Optional
 from apply_opt.errors import ApplyOptError
 
 TITLES = ("性能分析统计", "Stages of the work")
+NUMBER = r"\d{1,12}\.\d{1,6}"
 ROW = re.compile(
-    r"^(?P<name>\S.*?) +\| [^|:]+: +(?P<seconds>\d+\.\d+)s \| [^|:]+: +(?P<calls>\d+)(?:次|x) \| [^|:]+: +(?P<mean>\d+\.\d+)ms"
-    r"(?: \| [^|:]+: +(?P<median>\d+\.\d+)ms \| p95: +(?P<p95>\d+\.\d+)ms \| [^|:]+: +(?P<share>\d+\.\d+)% \| (?P<where>.*))?\s*$"
+    rf"^(?P<name>[^\s|\x00-\x1f\x7f](?:[^|\x00-\x1f\x7f]{{0,99}}[^\s|\x00-\x1f\x7f])?) {{1,60}}\| [^|:]{{1,20}}: +(?P<seconds>{NUMBER})s"
+    rf" \| [^|:]{{1,20}}: +(?P<calls>\d{{1,15}})(?:次|x) \| [^|:]{{1,20}}: +(?P<mean>{NUMBER})ms"
+    rf"(?: \| [^|:]{{1,20}}: +(?P<median>{NUMBER})ms \| p95: +(?P<p95>{NUMBER})ms"
+    rf" \| [^|:]{{1,20}}: +(?P<share>\d{{1,3}}\.\d{{1,3}})% \| (?P<where>[^|\x00-\x1f]{{0,60}}?)"
+    rf"(?: \| GPU: (?P<gpu>{NUMBER})s (?P<gpu_mean>{NUMBER})ms)?)?\s{{0,9}}$"
 )
-LAP = re.compile(r"(?:Epoch|Step) (?P<number>\d+) (?:总耗时|total): +(?P<seconds>\d+\.\d+)s")
-GPU = " [GPU]"
+LAP = re.compile(rf"(?:Epoch|Step) \d{{1,12}} (?:总耗时|total): +(?P<seconds>{NUMBER})s")
+MOST = 2**63
 
 
 class StageTime(NamedTuple):
@@ -31,6 +35,8 @@ class StageTime(NamedTuple):
     median_ms: Optional[float] = None
     p95_ms: Optional[float] = None
     where: str = ""
+    gpu_seconds: Optional[float] = None
+    gpu_calls: int = 0
 
     @property
     def mean_ms(self) -> float:
@@ -39,20 +45,15 @@ class StageTime(NamedTuple):
 
 
 class Times(NamedTuple):
-    """All stages, the longest first; on a GPU, by the name of the stage; seconds of each epoch."""
+    """All stages, the longest first; seconds of each epoch, or group of steps."""
 
     stages: Sequence[StageTime]
-    on_gpu: Mapping[str, StageTime]
     laps: Sequence[float]
 
     def seconds(self, names: Iterable[str]) -> float:
         """Of these stages together, as far as they are there; on a GPU, the longer of its time and the launch's."""
         wanted = set(names)
-        return sum(
-            max(s.seconds, self.on_gpu[s.name].seconds if s.name in self.on_gpu else 0.0)
-            for s in self.stages
-            if s.name in wanted
-        )
+        return sum(max(s.seconds, s.gpu_seconds or 0.0) for s in self.stages if s.name in wanted)
 
     def share(self, names: Iterable[str]) -> float:
         """The share of these stages together."""
@@ -70,6 +71,15 @@ class Bottleneck(NamedTuple):
     advice: str
     advice_zh: str
     units: Sequence[str] = ()
+    data: bool = False
+    """Whether it is the data loader's: of no matter where nobody waits for data."""
+
+
+class Waiting(NamedTuple):
+    """The stage in which a training waits for data, and the others of its steps."""
+
+    stage: str
+    steps: Sequence[str]
 
 
 def parse(data: bytes, name: str) -> Times:
@@ -77,7 +87,7 @@ def parse(data: bytes, name: str) -> Times:
     text = data.decode("utf-8", "replace")
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     found = _of_document(document, name) if isinstance(document, dict) else _of_log(text)
     if found is None or not found.stages:
@@ -110,24 +120,19 @@ def _of_log(text: str) -> Optional[Times]:
 
 def _seconds_own(name: str, rows: Sequence[re.Match[str]]) -> float:
     """By its number, where a table does not say: ``03a`` is a part of ``03``, and a total is all of what is in it."""
-    seconds = {row["name"]: float(row["seconds"]) for row in rows if not row["name"].endswith(GPU)}
-    if "TOTAL" in name or name.endswith(GPU):
+    if "TOTAL" in name:
         return 0.0
-    number = name.partition("_")[0]
+    seconds, number = {row["name"]: float(row["seconds"]) for row in rows}, name.partition("_")[0]
     parts = [other for other in seconds if re.fullmatch(rf"{re.escape(number)}[a-z]", other.partition("_")[0])]
     return max(0.0, seconds[name] - sum(seconds[part] for part in parts))
 
 
 def _of_row(row: re.Match[str], share: float) -> StageTime:
-    said, median, p95 = row["share"], row["median"], row["p95"]
+    median, p95, gpu = (float(row[name]) if row[name] else None for name in ("median", "p95", "gpu"))
+    said = float(row["share"]) / 100 if row["share"] else share
+    calls, where = int(row["calls"]), row["where"] or ""
     return StageTime(
-        row["name"],
-        float(row["seconds"]),
-        int(row["calls"]),
-        float(said) / 100 if said else share,
-        float(median) if median else None,
-        float(p95) if p95 else None,
-        row["where"] or "",
+        row["name"], float(row["seconds"]), calls, said, median, p95, where, gpu, calls if row["gpu"] else 0
     )
 
 
@@ -135,26 +140,41 @@ def _of_document(document: Mapping[str, Any], name: str) -> Optional[Times]:
     try:
         if document.get("timing") != 1:
             return None
-        cells, within = document["stages"], document["within"]
+        cells = {_name(stage): [_count(cell) for cell in cells] for stage, cells in document["stages"].items()}
+        within = document["within"]
         own = {
             stage: max(0, c[64] - sum(cells[p][64] for p in cells if within.get(p) == stage))
             for stage, c in cells.items()
         }
         every = sum(own.values()) or 1
         stages = [_of_cells(stage, c, own[stage] / every) for stage, c in cells.items() if sum(c[:64])]
-        gpu = [StageTime(stage + GPU, c[66] / 1e9, c[67], 0.0) for stage, c in cells.items() if c[67]]
-        return _sorted([*stages, *gpu], [lap["seconds"] for lap in document["laps"]])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        return _sorted(stages, [_count(int(lap["seconds"] * 1e9)) / 1e9 for lap in document["laps"]])
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ApplyOptError(
             f"{name} is damaged, or of another version ({error!r})", "run the training again"
         ) from error
+
+
+def _count(value: Any) -> int:
+    """Nanoseconds or calls. Raises :class:`ValueError` for what can be neither."""
+    if not isinstance(value, int) or not 0 <= value < MOST:
+        raise ValueError(f"{str(value)[:40]} is no count")
+    return value
+
+
+def _name(value: str) -> str:
+    """A stage's name. Raises :class:`ValueError` for one with characters that steer a terminal."""
+    if not value.isprintable() or len(value) > 100:
+        raise ValueError(f"{value[:40]!r} is no name")
+    return value
 
 
 def _of_cells(name: str, cells: Sequence[int], share: float) -> StageTime:
     """From calls by the bits of their length, then nanoseconds; calls of the main process, and how many others have any."""
     where = ["main"] * bool(cells[68]) + [f"{cells[69]} workers"] * bool(cells[69])
     middle, most = (quantile_ms(cells[:64], part) for part in (0.5, 0.95))
-    return StageTime(name, cells[64] / 1e9, sum(cells[:64]), share, middle, most, " + ".join(where))
+    gpu = cells[66] / 1e9 if cells[67] else None
+    return StageTime(name, cells[64] / 1e9, sum(cells[:64]), share, middle, most, " + ".join(where), gpu, cells[67])
 
 
 def quantile_ms(counts: Sequence[int], part: float) -> float:
@@ -168,10 +188,14 @@ def quantile_ms(counts: Sequence[int], part: float) -> float:
 
 
 def _sorted(stages: Sequence[StageTime], laps: Sequence[float]) -> Times:
-    rows = sorted((s for s in stages if not s.name.endswith(GPU)), key=lambda stage: -stage.seconds)
-    return Times(rows, {s.name.removesuffix(GPU): s for s in stages if s.name.endswith(GPU)}, laps)
+    return Times(sorted(stages, key=lambda stage: -stage.seconds), laps)
 
 
-def parse_bottlenecks(tables: Sequence[Mapping[str, Any]]) -> list[Bottleneck]:
+def parse_bottlenecks(table: Mapping[str, Any]) -> list[Bottleneck]:
     """From a manifest's ``[[timing.bottlenecks]]``."""
-    return [Bottleneck(**{**table, "usual": tuple(table["usual"])}) for table in tables]
+    return [Bottleneck(**{**each, "usual": tuple(each["usual"])}) for each in table.get("bottlenecks", ())]
+
+
+def parse_waiting(table: Mapping[str, Any]) -> Optional[Waiting]:
+    """From a manifest's ``[timing.waiting]``, where it has one."""
+    return Waiting(**table["waiting"]) if "waiting" in table else None

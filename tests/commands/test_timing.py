@@ -38,7 +38,7 @@ def test_what_holds_it_up(tmp_path: Path) -> None:
     first = next(number for number, line in enumerate(lines) if "(usually" in line)
     assert lines[first].startswith("decoding images: 46.2% (usually 40-50 %)")
     assert "lru_cache" in lines[first + 1]
-    assert "1 epochs, 3.50 s" in ran.out
+    assert "1 epochs (or groups of steps), 3.50 s" in ran.out
 
 
 def test_nobody_waits(tmp_path: Path) -> None:
@@ -53,6 +53,8 @@ def test_nobody_waits(tmp_path: Path) -> None:
     )
     ran = call("timing", "show", path, cwd=tmp_path)
     assert "0.5% of the training is waiting for data (15_data_wait): the loader keeps up" in ran.out
+    assert "decoding images: 93.7% (usually 40-50 %); nobody waits for it" in ran.out
+    assert "lru_cache" not in ran.out
 
 
 def test_in_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +94,10 @@ def test_a_trace(tmp_path: Path) -> None:
     out = tmp_path / "trace.json"
     assert call("timing", "show", str(tmp_path / "t.json"), "--trace", str(out), cwd=tmp_path).code == 0
     assert json.loads(out.read_text()) == {"traceEvents": events}
+    (tmp_path / "copy.json").write_text(json.dumps(document))
+    ran = call("timing", "show", tmp_path / "copy.json", "--trace", tmp_path / "copy.json", cwd=tmp_path)
+    assert ran.code == 1
+    assert json.loads((tmp_path / "copy.json").read_text()) == document
     ran = call("timing", "show", log(tmp_path, s21_backward=1), "--trace", str(tmp_path / "other.json"), cwd=tmp_path)
     assert ran.code == 1
     assert "APPLY_OPT_TIMING_EVENTS" in ran.err

@@ -95,11 +95,14 @@ def test_the_last_table_counts() -> None:
 
 def test_time_on_a_gpu() -> None:
     """Where it is longer than the launch, it is the stage's."""
-    row = "20_train_forward_pass [GPU]              | 总计:   900.00s | 调用:  20857次 | 平均:  43.15ms\n"
+    row = (
+        "23_on_the_gpu                            | 总计:   850.20s | 调用:  20857次 | 平均:  40.75ms | 中位:   30.00ms"
+        " | p95:   50.00ms | 占比:  40.0% | 主进程 | GPU: 900.00s 43.15ms\n"
+    )
     times = read(GUIDE.replace("21_backward", row + "21_backward"))
-    assert times.seconds(["20_train_forward_pass"]) == 900
-    assert [stage.name for stage in times.stages if "GPU" in stage.name] == []
-    assert times.stages[2].seconds == 850.2
+    (stage,) = [stage for stage in times.stages if stage.name == "23_on_the_gpu"]
+    assert (stage.gpu_seconds, stage.where) == (900, "主进程")
+    assert times.seconds(["23_on_the_gpu", "21_backward"]) == 900 + 650.4
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,15 @@ def test_no_table(text: str) -> None:
         {"timing": 1, "stages": {"a": [1] * 10}, "within": {}, "laps": []},
         {"timing": 1, "stages": [], "within": {}, "laps": []},
         {"timing": 1, "stages": {"a": [0] * 64 + [1, 1, 0, 0, 1, 0]}, "within": {}, "laps": [3]},
+        *(
+            {"timing": 1, "stages": {"a": [3] * 64 + [value, 1, 0, 0, 1, 0]}, "within": {}, "laps": []}
+            for value in (-1, 2**63, 10**400, 1.5, float("inf"), float("nan"), "1", None)
+        ),
+        *(
+            {"timing": 1, "stages": {"a": [3] * 70}, "within": {}, "laps": [{"seconds": value}]}
+            for value in (-1.0, 1e300, float("inf"), float("nan"), "1", None)
+        ),
+        {"timing": 1, "stages": {"\x1b[31m": [3] * 70}, "within": {}, "laps": []},
     ],
 )
 def test_a_damaged_file(document: dict[str, Any]) -> None:
