@@ -27,7 +27,8 @@ OPTIMIZATIONS = sorted(UNITS.optimizations.values())
 BUNDLES = sorted(UNITS.bundles.values())
 UPSTREAM_HAS = {"conformer_channel_split"}  # in its own way
 NO_PLACE = {"KimMeen/Time-LLM": ("dwt_",), "MarkFzp/act-plus-plus": ("act_action_chunk",)}
-"""Where no prompts are written from wavelets, and where actions are cut already: what is about these has no place there."""
+NO_PLACE["tonyzhaozh/act"] = ("act_simplejpeg",)
+"""Where no prompts are written from wavelets, actions are cut already, or images are no JPEG: what is about these has no place there."""
 PORTS_HAVE = {"conformer_expand_masks"}
 TOP_PATCHES = sorted(name for name in os.listdir(os.path.join(ROOT, "patches")) if name.endswith(".patch"))
 
