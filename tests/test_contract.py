@@ -26,8 +26,12 @@ UNITS = catalog.load(packs=False)
 OPTIMIZATIONS = sorted(UNITS.optimizations.values())
 BUNDLES = sorted(UNITS.bundles.values())
 UPSTREAM_HAS = {"conformer_channel_split"}  # in its own way
-NO_PLACE = {"KimMeen/Time-LLM": ("dwt_",), "MarkFzp/act-plus-plus": ("act_action_chunk", "act_persistent_workers")}
-"""Of what there is no place: prompts from wavelets; actions that are cut already, and epochs that have no end."""
+NO_PLACE = {
+    "KimMeen/Time-LLM": ("dwt_",),
+    "MarkFzp/act-plus-plus": ("act_action_chunk", "act_persistent_workers"),
+    "tonyzhaozh/act": ("act_simplejpeg",),
+}
+"""Of what there is no place: prompts from wavelets; actions that are cut already, epochs without end; compressed images."""
 PORTS_HAVE = {"conformer_expand_masks"}
 TOP_PATCHES = sorted(name for name in os.listdir(os.path.join(ROOT, "patches")) if name.endswith(".patch"))
 

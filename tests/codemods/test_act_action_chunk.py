@@ -96,6 +96,8 @@ def test_other_forms(changes: tuple[tuple[str, str], ...]) -> None:
         ((("padded[:count] = action", "padded[:count] = action\nlast = padded[-1]"),), "actions may be needed"),
         ((("is_pad[count:] = 1", "is_pad[count:] = 1\nprint(is_pad.sum())"),), "padding may be needed"),
         ((("padded = np.zeros(", "padded = np.ones("),), "numpy.zeros"),
+        ((("padded[:count] = action", "padded[:count] = action\nother[:count] = action"),), "fill 2 arrays"),
+        ((("padded[:count] = action", "padded[:count] = action\npadded = self.draw()"),), "numpy.zeros"),
         ((("is_pad = np.zeros(steps)", "is_pad = np.zeros(steps) > 1"),), "padding"),
         (((READ, "other = root['/action'][start_ts:]"),), "more than one variable"),
         (((READ, "action, other = root['/action'][start_ts:], 3"),), "more than one variable"),

@@ -98,6 +98,7 @@ def test_all_places_of_all_data_sets() -> None:
         "every = [root['/observations/images'][camera][0] for camera in root['/observations/images']]",
         "same = [root['observations']['images'][camera][()] for camera in self.cameras]",
         "return root['/action'][()]",
+        "base = root['/base_action'][()] if '/base_action' in root else None",
         "_timer.start()",
     ],
 )
@@ -114,6 +115,7 @@ def test_what_is_read_at_once(more: str) -> None:
         "return root['/action']",
         "self.qvel = root['/observations/qvel']",
         "images['all'] = root['/observations/images']",
+        "self.qvel = root['observations']['qvel']",
         "read(root)",
         "self.keep.append(root['/action'])",
         "attributes = root.attrs",
