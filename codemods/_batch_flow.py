@@ -12,6 +12,7 @@ from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Function, Source, callee
 
 from ._scopes import bindings, called, callers, named
+from ._timing_stages import is_timed
 
 PASSES = {"iter", "tqdm", "cycle", "repeat", "next", "islice"}
 """Calls of which the first argument comes out, or its elements do."""
@@ -101,7 +102,7 @@ def _given(source: Source, call: ast.Call, use: ast.expr) -> list[tuple[Optional
     loop = source.ancestors(call)[0]
     if callee(call) == "enumerate" and isinstance(loop, ast.For) and isinstance(loop.target, ast.Tuple):
         return [(source.function(call), _name(source, loop.target.elts[-1]))]
-    if callee(call) in PASSES and use is call.args[0]:
+    if (callee(call) in PASSES or is_timed(call)) and use is call.args[0]:
         return _next(source, call)
     raise Ambiguous(
         f"{source.name}:{call.lineno}: what {ast.unparse(call.func)} does with a data loader cannot be told"

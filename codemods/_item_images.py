@@ -14,7 +14,7 @@ from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.source import Function, Source, callee, own_nodes
 
 from ._helpers import meant
-from ._scopes import class_of, methods, named, position
+from ._scopes import class_of, family, methods, named, position
 
 CHANNELS = {"einsum", "permute", "rearrange", "transpose", "moveaxis", "movedim", "swapaxes"}
 FLOATS = {"float", "double", "half", "bfloat16", "type", "type_as", "astype", "to", "FloatTensor", "numpy"}
@@ -186,8 +186,8 @@ def check_items_unread(source: Source, images: Images) -> None:
             raise Conflict(f"{line}: an item is read by __getitem__")
         if isinstance(node, ast.FunctionDef) and node.name == "__getitems__" and class_of(source, node) is cls:
             raise Conflict(f"{line}: items are read several at a time")
-    for name in _selves(cls):
-        for node in (n for n in named(source, name) if cls in source.ancestors(n)):
+    for member in family(source, cls):
+        for node in (n for name in _selves(member) for n in named(source, name) if member in source.ancestors(n)):
             read = source.ancestors(node)[0]
             if isinstance(read, ast.Subscript) and read.value is node and not _is_dropped(source, read):
                 raise Conflict(f"{source.name}:{read.lineno}: an item is read by {ast.unparse(read)}")

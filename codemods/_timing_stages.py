@@ -113,7 +113,7 @@ def find_stage(source: Source, rule: Rule, function: Function) -> Optional[Stage
         body = [s for s in function.body if not is_hook(s) and not _is_docstring(s)]
         _check_function(source, rule, function, body)
         return Stage(rule, function, body[0], body[-1])
-    places = [node for node in found(_run_there(function), rule.holds) if _is_meant(source, rule, node)]
+    places = [node for node in found(own_nodes(function), rule.holds) if _is_meant(source, rule, node)]
     places = [node for node in places if rule.together or not _is_repeated(source, node)]
     if not places:
         return None
@@ -123,9 +123,10 @@ def find_stage(source: Source, rule: Rule, function: Function) -> Optional[Stage
     return stage
 
 
-def _run_there(function: Function) -> list[ast.AST]:
-    """What runs in ``function`` itself."""
-    return list(own_nodes(function))
+def is_timed(call: ast.Call) -> bool:
+    """Whether it gives what it is given, and times how long that takes to come: ``_t15.over(batches)``."""
+    stage = call.func.value if isinstance(call.func, ast.Attribute) and call.func.attr == "over" else None
+    return isinstance(stage, ast.Name) and bool(VARIABLE.fullmatch(stage.id))
 
 
 def _is_repeated(source: Source, node: ast.expr) -> bool:

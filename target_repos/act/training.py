@@ -23,8 +23,8 @@ STOOD_IN = (
     "matplotlib.pyplot",
     "detr",
     "detr.models",
+    "detr.models.latent_model",
 )
-STOOD_IN += ("detr.models.latent_model",)
 POLICIES = ("ACTPolicy", "CNNMLPPolicy", "DiffusionPolicy")
 
 

@@ -68,6 +68,11 @@ def test_lands_on_the_reference() -> None:
     assert after.count("_Uint8ImageLoader(") == 3 and after.count("/ 255.0") == 2
 
 
+def test_beside_another_optimization() -> None:
+    one, other = (plan(name, REFERENCE).after.decode() for name in (NAME, "act_skip_qvel"))
+    assert plan("act_skip_qvel", one).after == plan(NAME, other).after
+
+
 @pytest.mark.parametrize(
     ("division", "operand"),
     [
@@ -230,6 +235,12 @@ def test_loaders_that_are_refused(old: str, new: str, error: type[Refused], word
 )
 def test_items_that_are_read(more: str, error: type[Refused], words: str) -> None:
     refuses(NAME, module(more=more), error, words)
+
+
+def test_a_class_that_it_is_made_of() -> None:
+    base = "class Base(torch.utils.data.Dataset):\n    def first(self):\n        return self[0]\n\n\n"
+    text = replaced(MODULE, ("class Episodes(torch.utils.data.Dataset)", base + "class Episodes(Base)"))
+    refuses(NAME, text, Conflict, "self[0]")
 
 
 def test_a_class_that_is_made_of_it() -> None:

@@ -60,7 +60,11 @@ def module_of(text: str, name: str) -> Any:
 BEFORE = module_of(TEXT, "_act_images_before")
 PLANNED_TEXT = plan(NAME, TEXT)
 AFTER = module_of(PLANNED_TEXT.after.decode(), "_act_images_after")
-FLIPPED = {"flip": lambda images: images.flip(-1), "floats": lambda images: images.float() * 0.7, "dense": torch.clone}
+FLIPPED = {
+    "flip": lambda images: images.flip(-1),
+    "floats": lambda images: images.float() * 0.7,
+    "packed": torch.Tensor.contiguous,
+}
 
 
 def loaders(sampler: Any = None, batch_sampler: Any = None, **options: Any) -> list[Any]:
