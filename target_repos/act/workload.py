@@ -12,7 +12,9 @@ import inspect
 import itertools
 import os
 import re
+import shutil
 import sys
+import tempfile
 import types
 
 from . import episodes, epochs, stand_ins, training
@@ -185,6 +187,9 @@ def run(subject, inputs):
         return _trained(subject, inputs)
     if inputs["part"] == "epochs":
         return epochs.run(subject.script, os.path.join(subject.folder, inputs["episodes"]), **inputs["script"])
+    if "broken" in inputs:
+        with _broken(os.path.join(subject.folder, inputs["episodes"]), inputs["broken"]):
+            return run(subject, {key: value for key, value in inputs.items() if key != "broken"})
     loader = subject.loaders[inputs["episodes"], inputs["batch"]]
     if inputs["part"] == "loader":
         return {"batches": [_changed(batch, subject.change) for batch in _epoch(loader, inputs)]}
@@ -265,9 +270,39 @@ WRONG = {
 }
 
 
+def _without_camera(path):
+    """The episode without its first camera, as a file of its own."""
+    import h5py
+
+    shutil.copy(path, path + ".part")
+    with h5py.File(path + ".part", "r+") as root:
+        del root["/observations/images/camera_0"]
+    os.replace(path + ".part", path)
+
+
+BROKEN = {
+    "missing": os.remove,
+    "truncated": lambda path: os.truncate(path, os.path.getsize(path) // 2),
+    "without a camera": _without_camera,
+}
+
+
+@contextlib.contextmanager
+def _broken(folder, how):
+    """The episodes of ``folder``, as long as they are wanted, are broken."""
+    with tempfile.TemporaryDirectory() as place:
+        kept = shutil.copytree(folder, os.path.join(place, "kept"))
+        try:
+            for name in os.listdir(kept):
+                BROKEN[how](os.path.join(folder, name))
+            yield
+        finally:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+
+
 def bad_inputs():
-    """An item that is not there, of what is compared in any case."""
+    """Items that are not there, of what is compared in any case; episodes that are broken once the data set is made."""
     case = COMPARED[-1]
-    return {
-        "no such item": {"part": "item", "episodes": _name(case), "batch": int(CASE.fullmatch(case)[8]), "items": [99]}
-    }
+    asked = {"part": "item", "episodes": _name(case), "batch": int(CASE.fullmatch(case)[8]), "items": [0]}
+    broken = {f"episodes that are {how}": {**asked, "broken": how} for how in BROKEN}
+    return {"no such item": {**asked, "items": [99]}, **broken}

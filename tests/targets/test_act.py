@@ -87,6 +87,19 @@ def test_items_and_batches(subject: Any) -> None:
     assert not torch.equal(images[0], images[1])
 
 
+def test_bad_episodes(subject: Any) -> None:
+    """Each is an error of its own, and they are whole again afterwards."""
+    said = {}
+    for name, inputs in workload.bad_inputs().items():
+        with pytest.raises((OSError, KeyError, IndexError)) as caught:
+            workload.run(subject, inputs)
+        said[name] = str(caught.value)
+    assert len(set(said.values())) == len(said) == 4
+    assert "truncated" in said["episodes that are truncated"]
+    inputs = {**workload.bad_inputs()["no such item"], "items": [0]}
+    assert len(workload.run(subject, inputs)["items"]) == 1
+
+
 def test_an_epoch_of_batches(subject: Any) -> None:
     """Every item of the epoch once, by worker processes, the same ones for the same seed."""
     import torch
