@@ -51,7 +51,12 @@ def _decoded_jpeg(data):
 
 def _is_plain_jpeg(data):
     """Whether an array is a whole JPEG file, with zeros behind it or not, that says nothing of how the image is to be turned."""
-    if not isinstance(data, numpy.ndarray) or data.dtype != numpy.uint8 or data.ndim != 1 or not data.flags.c_contiguous:
+    if (
+        not isinstance(data, numpy.ndarray)
+        or data.dtype != numpy.uint8
+        or data.ndim != 1
+        or not data.flags.c_contiguous
+    ):
         return False
     raw, at = data.tobytes(), 2
     if raw[:2] != b"\xff\xd8" or raw.rstrip(b"\0")[-2:] != b"\xff\xd9":
