@@ -45,12 +45,16 @@ pip install --no-deps torchvision pillow; or --option part=item,batch"""
 def check(folder):
     """Raise :class:`ValueError` where the policy in the checkout ``folder`` needs torchvision, and that is not installed."""
     path = os.path.join(folder, "policy.py")
-    if os.path.isfile(path) and importlib.util.find_spec("torchvision") is None:
+    if os.path.isfile(path) and _is_missing("torchvision"):
         with open(path, encoding="utf-8") as file:
             if "torchvision" in file.read():
                 import torch
 
                 raise ValueError(NO_TORCHVISION.format(torch=torch.__version__.partition("+")[0]))
+
+
+def _is_missing(name):
+    return name not in sys.modules and importlib.util.find_spec(name) is None
 
 
 def load(options):
@@ -63,7 +67,7 @@ def load(options):
 
 def _put_in(folder):
     """Stand-ins for what is not installed, or would want more than there is."""
-    missing = {name for name in SIDE if name not in sys.modules and importlib.util.find_spec(name) is None}
+    missing = set(filter(_is_missing, SIDE))
     sys.meta_path.append(_StandIns(missing))
     os.environ.setdefault("MPLBACKEND", "Agg")
     sys.modules["sim_env"] = types.SimpleNamespace(BOX_POSE=[None])

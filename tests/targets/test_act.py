@@ -64,9 +64,14 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     try:
         yield workload.load(str(tmp_path), {**EVERY, "file": "utils.py"})
     finally:
-        for name in set(sys.modules) - before:
-            if name in ("utils", "IPython"):
-                del sys.modules[name]
+        _forget(set(sys.modules) - before)
+
+
+def _forget(modules: set[str]) -> None:
+    """What a workload imported from a checkout, and what stands in for modules that are not installed."""
+    for name in modules:
+        if name in ("utils", "policy", "sim_env", "imitate_episodes", "IPython", "torchvision", "torchvision.transforms"):
+            del sys.modules[name]
 
 
 def test_items_and_batches(subject: Any) -> None:
@@ -245,13 +250,11 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setattr(thing, "cuda", thing.cuda)  # the workload has its own
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     monkeypatch.syspath_prepend(str(REFERENCE))
-    before = dict(sys.modules)
+    before = set(sys.modules)
     workload.prepare(str(tmp_path), options)
     subject = workload.load(str(tmp_path), options)
     yield subject, lambda seed: workload.run(subject, workload.inputs(workload.cases(options)[0], seed))
-    for name in set(sys.modules) - set(before):
-        if name in ("utils", "policy", "IPython", "sim_env", "imitate_episodes"):
-            del sys.modules[name]
+    _forget(set(sys.modules) - before)
 
 
 def test_two_epochs(trained: Any) -> None:
