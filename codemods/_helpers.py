@@ -63,7 +63,7 @@ def is_used(source: Source, name: str, uses: Sequence[ast.AST], times: Optional[
 
 
 def are_used(source: Source, name: str, others: Sequence[str], uses: Sequence[ast.AST]) -> bool:
-    """Whether our function ``name`` is there once, and used, and with it each of the ``others`` that it calls.
+    """Whether our function ``name`` is there once, and used, and with it each of the ``others``, functions and classes, that it calls.
 
     Raises where they are there by half, and where a name stands for something else.
     """
@@ -71,10 +71,10 @@ def are_used(source: Source, name: str, others: Sequence[str], uses: Sequence[as
         refuse_taken(source, *others)
         return False
     for other in others:
-        if len(helpers(source, other)) != 1:
+        count = sum(isinstance(s, (ast.FunctionDef, ast.ClassDef)) and s.name == other for s in source.tree.body)
+        if count != 1:
             raise PartlyApplied(
-                f"{source.name}:{getattr(uses[0], 'lineno', 1)} is partly applied: {other} is defined "
-                f"{len(helpers(source, other))} times",
+                f"{source.name}:{getattr(uses[0], 'lineno', 1)} is partly applied: {other} is defined {count} times",
                 "take the part that is there out by hand, then apply again",
             )
     return True
@@ -114,6 +114,14 @@ def check_imported(source: Source, *names: str) -> None:
         if bound.get(name) != MODULES[name]:
             what = f"{name} is not imported" if name == MODULES[name] else f"{MODULES[name]} is not imported as {name}"
             raise Ambiguous(f"{source.name}: {what}")
+
+
+def check_imported_above(source: Source, call: ast.Call) -> None:
+    """Raise :class:`Ambiguous` where what is called does not come from an import of the module's, above: what a class of ours needs."""
+    base = ast.unparse(call.func).partition(".")[0]
+    above = [s for s in source.tree.body if isinstance(s, (ast.Import, ast.ImportFrom)) and s.lineno < call.lineno]
+    if base not in {(alias.asname or alias.name).partition(".")[0] for s in above for alias in s.names}:
+        raise Ambiguous(f"{source.name}:{call.lineno}: {base} is not imported above")
 
 
 MODULES = {"torch": "torch", "nn": "torch.nn", "np": "numpy", "ptwt": "ptwt"}

@@ -182,7 +182,7 @@ def check_items_unread(source: Source, images: Images) -> None:
         line = f"{source.name}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.ClassDef) and any(cls.name in ast.unparse(base) for base in node.bases):
             raise Conflict(f"{line}: {node.name} is made of {cls.name}, and may read its items")
-        if isinstance(node, ast.Attribute) and node.attr == "__getitem__" and not _is_dropped(source, node):
+        if isinstance(node, ast.Attribute) and node.attr == "__getitem__" and not _is_harmless(source, node, cls):
             raise Conflict(f"{line}: an item is read by __getitem__")
         if isinstance(node, ast.FunctionDef) and node.name == "__getitems__" and class_of(source, node) is cls:
             raise Conflict(f"{line}: items are read several at a time")
@@ -195,6 +195,14 @@ def check_items_unread(source: Source, images: Images) -> None:
 
 def _selves(cls: ast.ClassDef) -> set[str]:
     return {a.arg for method in methods(cls) for a in [*method.args.posonlyargs, *method.args.args][:1]}
+
+
+def _is_harmless(source: Source, read: ast.Attribute, cls: ast.ClassDef) -> bool:
+    """Whether nobody looks at it, or it is ``super().__getitem__`` of a class that is made of other classes than the data set."""
+    own = class_of(source, read)
+    is_super = isinstance(read.value, ast.Call) and callee(read.value) == "super"
+    is_others = is_super and own is not None and bool(own.bases) and own not in family(source, cls)
+    return is_others or _is_dropped(source, read)
 
 
 def _is_dropped(source: Source, node: ast.expr) -> bool:

@@ -31,7 +31,8 @@ def _device():
     device = torch.device("mps" if mps is not None and mps.is_available() else "cpu")
     warnings.warn(f"there is no CUDA device: {device} computes")
     return device
-
+'''
+LOADED_TEXT = '''
 
 def _where_to_load():
     """Where `torch.load` puts tensors: where they were saved from, as ever; without CUDA, on the device that there is."""
@@ -59,7 +60,8 @@ def find_sites(source: Source) -> list[Site]:
     found, uses = cuda_calls(source), calls(source, HELPER)
     own = [c for c in uses if (f := source.function(c)) is None or f.name != LOADED]
     guarded = [call for call in found if _is_guarded(source, call)]
-    if are_used(source, HELPER, (LOADED,), own):
+    others = (LOADED,) if _loads(source) or calls(source, LOADED) else ()
+    if are_used(source, HELPER, others, own):
         if len(found) > len(guarded):
             raise PartlyApplied(
                 f"{source.name}:{found[0].lineno} is partly applied: .cuda() beside {HELPER}()",
@@ -80,10 +82,11 @@ def find_sites(source: Source) -> list[Site]:
 
 def edits(source: Source) -> list[Edit]:
     """The helpers above the first use, and each ``.cuda()`` and ``torch.load`` in other words."""
+    loads = _loads(source)
     changes: dict[ast.expr, str] = {call: _moved(source, call) for call in cuda_calls(source)}
-    changes |= {call: _loaded(source, call) for call in _loads(source)}
-    first = min(changes, key=position)
-    return [insert_above(source, first, HELPER_TEXT), *all_respelled(source, changes)]
+    changes |= {call: _loaded(source, call) for call in loads}
+    text = HELPER_TEXT + (LOADED_TEXT if loads else "")
+    return [insert_above(source, min(changes, key=position), text), *all_respelled(source, changes)]
 
 
 def cuda_calls(source: Source) -> list[ast.Call]:

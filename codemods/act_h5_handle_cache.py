@@ -1,4 +1,4 @@
-"""Keep the files of episodes open from one item to the next.
+"""Keep the files of episodes open from one item to the next, and in each the data sets that were looked up.
 
 ACT's data set opens an episode's HDF5 file for each item and closes it again. HDF5 then reads what it knows about the file anew
 each time: superblock, groups, the place of each data set (https://docs.hdfgroup.org/hdf5/v1_14/_f_m_t3.html).
@@ -15,12 +15,13 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._episodes import item_methods, outlives
-from ._helpers import are_used, insert_above, is_rebound, meant, refuse_compiled, refuse_taken
+from ._helpers import are_used, check_imported_above, insert_above, is_rebound, meant, refuse_compiled, refuse_taken
 from ._lines import all_respelled, text_of
 from ._scopes import argument, calls, has_star, position
 
 SITE, HELPER = "open", "_kept_open"
-OTHERS, NAMES = ("_state_on_disk", "_close_kept_files", "_leave_to_parent"), ("_KEPT_FILES", "_OF_PARENT")
+OTHERS = ("_KeptFile", "_state_on_disk", "_close_kept_files", "_leave_to_parent")
+NAMES = ("_KEPT_FILES", "_OF_PARENT")
 IMPORTED = ("OrderedDict", "contextlib", "os", "time")
 HELPER_TEXT = '''
 import contextlib
@@ -33,7 +34,7 @@ _KEPT_FILES, _OF_PARENT = OrderedDict(), []
 
 @contextlib.contextmanager
 def _kept_open(path, most=MOST):
-    """`FILE(path, "r")` for a `with` that leaves the file open for the next time; the `most` files that were used last stay so.
+    """`H5FILE(path, "r")` for a `with` that leaves the file open for the next time; the `most` files that were used last stay so.
 
     A file that is another one than before, has changed or is gone is opened anew: what that raises is raised. What is in use belongs
     to one thread; after an exception it is closed. Nothing is handed on to other processes.
@@ -44,7 +45,7 @@ def _kept_open(path, most=MOST):
         file.close()
         file = None
     if file is None:
-        file = FILE(path, "r", rdcc_nbytes=0)  # a cache of chunks is of no use: no moment is read twice
+        file = _KeptFile(path, "r", rdcc_nbytes=0)  # a cache of chunks is of no use: no moment is read twice
     is_kept = False
     try:
         yield file
@@ -53,6 +54,19 @@ def _kept_open(path, most=MOST):
         if not is_kept or _KEPT_FILES.setdefault(path, (file, state))[0] is not file:  # another thread had it too
             file.close()
         _close_kept_files(most)
+
+
+class _KeptFile(H5FILE):
+    """A file that is read, in which a data set is looked up once; one that has to do with other files is, each time."""
+
+    def __getitem__(self, name):
+        known = vars(self).setdefault("known", {}) if isinstance(name, str) else {}
+        if name not in known:
+            found = super().__getitem__(name)
+            if getattr(found, "is_virtual", True) or found.external or found.file != self:
+                return found
+            known[name] = found
+        return known[name]
 
 
 def _state_on_disk(path):
@@ -119,15 +133,9 @@ def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site])
     """The helper above the first class, and asked where files are opened."""
     opens = _opens(source)
     changes: dict[ast.expr, str] = {call: f"{HELPER}({text_of(source, _path(call))})" for call in opens}
-    helper = HELPER_TEXT.replace("MOST", str(parameters["files"]), 1).replace(
-        "FILE(", f"{_function(source, opens[0])}("
-    )
+    function = text_of(source, opens[0].func)
+    helper = HELPER_TEXT.replace("MOST", str(parameters["files"]), 1).replace("H5FILE", function)
     return [insert_above(source, opens[0], helper), *all_respelled(source, changes)]
-
-
-def _function(source: Source, call: ast.Call) -> str:
-    """What ``h5py.File`` is called there."""
-    return text_of(source, call.func)
 
 
 def _opens(source: Source) -> list[ast.Call]:
@@ -154,6 +162,7 @@ def _is_kept(source: Source, call: ast.Call) -> bool:
 def _check(source: Source, call: ast.Call) -> None:
     """Raise where more is asked for than to read a file in a ``with``, or where something of it may be kept."""
     where, item, function = f"{source.name}:{call.lineno}", source.ancestors(call)[0], source.function(call)
+    check_imported_above(source, call)
     mode = argument(call, "mode", 1)
     is_plain = len(call.args) + len(call.keywords) == 2 and not has_star(call) and argument(call, "name", 0) is not None
     if not is_plain or not isinstance(mode, ast.Constant) or mode.value != "r":

@@ -14,9 +14,10 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import are_used, insert_above, is_rebound, meant, refuse_taken
+from ._helpers import are_used, insert_above, is_rebound, refuse_taken
+from ._image_decodes import decodes
 from ._lines import all_respelled, text_of
-from ._scopes import calls, calls_of, has_star, position
+from ._scopes import calls
 
 SITE, HELPER, OTHERS, STATE = "decode", "_decoded_jpeg", ("_is_plain_jpeg",), "_JPEG_CHECKED"
 HELPER_TEXT = r'''
@@ -69,7 +70,7 @@ def _is_plain_jpeg(data):
 
 def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
     """The site ``decode``: the first ``cv2.imdecode`` of an image in colour."""
-    uses, found = calls(source, HELPER), _decodes(source)
+    uses, found = calls(source, HELPER), decodes(source, HELPER)
     if are_used(source, HELPER, OTHERS, uses):
         if found:
             raise PartlyApplied(
@@ -85,22 +86,6 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
 
 def edit(source: Source, parameters: Mapping[str, Value], sites: Sequence[Site]) -> list[Edit]:
     """The helpers above the first use, called in the place of each decoder."""
-    found = _decodes(source)
+    found = decodes(source, HELPER)
     changes: dict[ast.expr, str] = {call: f"{HELPER}({text_of(source, call.args[0])})" for call in found}
     return [insert_above(source, found[0], HELPER_TEXT), *all_respelled(source, changes)]
-
-
-def _decodes(source: Source) -> list[ast.Call]:
-    """``cv2.imdecode(DATA, 1)``, outside what is written here; in order."""
-    every = [call for call in calls_of(source, "imdecode") if meant(source, call.func) == "cv2.imdecode"]
-    found = [call for call in every if _is_plain(source, call)]
-    return sorted(found, key=position)
-
-
-def _is_plain(source: Source, call: ast.Call) -> bool:
-    """Whether an image in colour is asked for, and nothing else."""
-    function = source.function(call)
-    if len(call.args) != 2 or call.keywords or has_star(call) or (function is not None and function.name == HELPER):
-        return False
-    flag = call.args[1]
-    return (isinstance(flag, ast.Constant) and flag.value == 1) or meant(source, flag) == "cv2.IMREAD_COLOR"

@@ -30,8 +30,8 @@ def {HELPER}(images):
     if not images.is_cpu:  # a GPU would multiply by 1 / 255 where it is given a number: other last bits
         return images.movedim(-1, -3).contiguous() / torch.full((), 255.0, device=images.device)
     scaled = torch.from_numpy(np.empty(images.movedim(-1, -3).shape, np.float32))
-    for image, made in zip(images, scaled):
-        torch.div(image.movedim(-1, -3), 255.0, out=made)
+    for image, made in zip(images.flatten(0, -4), scaled.flatten(0, -4)):
+        made.copy_(image.movedim(-1, -3)).div_(255.0)
     return scaled
 '''
 IMAGES = re.compile(r"image|img|pixel", re.IGNORECASE)

@@ -16,7 +16,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source, callee, same
 
-from ._helpers import check_imported, insert_above, meant, refuse_compiled, refuse_taken
+from ._helpers import check_imported, check_imported_above, insert_above, meant, refuse_compiled, refuse_taken
 from ._item_images import Images, check_items_unread, images_of_items
 from ._lines import all_respelled, text_of
 from ._loader_calls import LOADERS, arguments, uses
@@ -46,8 +46,8 @@ def _scaled_images(images, in_worker):
             scaled = images.new_empty(shape, dtype=torch.float32, pin_memory=True)
         else:  # NumPy asks for large pages, which the system has ready in a third of the time
             scaled = torch.from_numpy(np.empty(shape, np.float32))
-        for image, made in zip(images, scaled):
-            torch.div(image.movedim(-1, -3), 255.0, out=made)
+        for image, made in zip(images.flatten(0, -4), scaled.flatten(0, -4)):
+            made.copy_(image.movedim(-1, -3)).div_(255.0)
         return scaled
 
 
@@ -205,11 +205,7 @@ def _check_loader(source: Source, call: ast.Call) -> None:
         raise Conflict(f"{where}: the loader has a collate_fn of its own")
     if "batch_size" in given and "batch_sampler" not in given and _may_be_none(source, given["batch_size"]):
         raise Ambiguous(f"{where}: without a batch size ({ast.unparse(given['batch_size'])}) a loader makes no batches")
-    base = ast.unparse(call.func).partition(".")[0]
-    above = [s for s in source.tree.body if isinstance(s, (ast.Import, ast.ImportFrom)) and s.lineno < call.lineno]
-    names = {(alias.asname or alias.name).partition(".")[0] for s in above for alias in s.names}
-    if base not in names:
-        raise Ambiguous(f"{where}: {base} is not imported above")
+    check_imported_above(source, call)
     _check_kept(source, call)
 
 

@@ -75,7 +75,7 @@ def _put_in(folder):
     _without_cuda()
     _torchvision()
     detr = os.path.join(folder, "detr")
-    if os.path.isdir(detr):
+    if os.path.isfile(os.path.join(detr, "util", "misc.py")):
         sys.path.append(detr)  # it imports its own modules from there
         importlib.import_module("util.misc").is_main_process = lambda: False  # that one downloads weights
 

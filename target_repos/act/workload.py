@@ -113,16 +113,20 @@ def load(folder, options):
     parts = {case.partition(",")[0] for case in [*cases(options), *more_cases(options)]}
     script = epochs.load(options) if "epochs" in parts else None
     module = _import(options["file"])
+
+    def opened(place, cameras, count, batch):
+        numpy.random.seed(0)
+        return _loader(module.load_data, _known(place, cameras, count, batch, options.get("policy")))
+
     made = {}
     for case in [*cases(options), *more_cases(options)]:
         _, _, cameras, _, _, count, _, batch = CASE.fullmatch(case).groups()
-        known = _known(os.path.join(folder, _name(case)), int(cameras), int(count), int(batch), options.get("policy"))
         if (_name(case), int(batch)) not in made:
-            numpy.random.seed(0)
-            made[_name(case), int(batch)] = _loader(module.load_data, known)
+            place = os.path.join(folder, _name(case))
+            made[_name(case), int(batch)] = opened(place, int(cameras), int(count), int(batch))
     if "training" in parts:
         script = training.load(options)
-    return types.SimpleNamespace(loaders=made, change=lambda item: item, script=script, folder=folder)
+    return types.SimpleNamespace(loaders=made, opened=opened, change=lambda item: item, script=script, folder=folder)
 
 
 def _known(folder, cameras, count, batch, policy):
@@ -188,8 +192,7 @@ def run(subject, inputs):
     if inputs["part"] == "epochs":
         return epochs.run(subject.script, os.path.join(subject.folder, inputs["episodes"]), **inputs["script"])
     if "broken" in inputs:
-        with _broken(os.path.join(subject.folder, inputs["episodes"]), inputs["broken"]):
-            return run(subject, {key: value for key, value in inputs.items() if key != "broken"})
+        return _broken(subject, inputs)
     loader = subject.loaders[inputs["episodes"], inputs["batch"]]
     if inputs["part"] == "loader":
         return {"batches": [_changed(batch, subject.change) for batch in _epoch(loader, inputs)]}
@@ -287,17 +290,20 @@ BROKEN = {
 }
 
 
-@contextlib.contextmanager
-def _broken(folder, how):
-    """The episodes of ``folder``, as long as they are wanted, are broken."""
+def _broken(subject, inputs):
+    """An item of a data set whose episodes, a copy of those that the workload has, are broken once it is made."""
+    cameras, _, _, count, _ = map(int, re.findall(r"\d+", inputs["episodes"]))
+    kept, was_in = os.path.abspath(os.path.join(subject.folder, inputs["episodes"])), os.getcwd()
     with tempfile.TemporaryDirectory() as place:
-        kept = shutil.copytree(folder, os.path.join(place, "kept"))
+        os.chdir(place)  # exceptions name the files: by names that do not change from run to run
         try:
-            for name in os.listdir(kept):
-                BROKEN[how](os.path.join(folder, name))
-            yield
+            copy = shutil.copytree(kept, "episodes")
+            data = subject.opened(copy, cameras, count, inputs["batch"]).dataset
+            for name in os.listdir(copy):
+                BROKEN[inputs["broken"]](os.path.join(copy, name))
+            return {"items": [data[number] for number in inputs["items"]]}
         finally:
-            shutil.copytree(kept, folder, dirs_exist_ok=True)
+            os.chdir(was_in)
 
 
 def bad_inputs():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,9 +196,7 @@ def _trained(folder: Path, utils: str) -> Any:
     """What the training script makes with this data set, or what is raised."""
     epochs: Any = load_file(str(TARGET / "workload.py"), "_act_chunks").epochs  # type: ignore[attr-defined]
     tree = folder / f"tree_{len(list(folder.iterdir()))}"
-    tree.mkdir()
-    for name in ("imitate_episodes.py", "policy.py"):
-        (tree / name).write_text((TARGET / "reference" / name).read_text())
+    shutil.copytree(TARGET / "reference", tree)
     (tree / "utils.py").write_text(utils)
     before = dict(sys.modules)
     with pytest.MonkeyPatch.context() as patch:
@@ -209,5 +208,5 @@ def _trained(folder: Path, utils: str) -> Any:
             return error
         finally:
             for name in set(sys.modules) - set(before):
-                if name in ("utils", "policy", "sim_env", "imitate_episodes"):
+                if name in ("utils", "policy", "detr", "detr.main", "sim_env", "imitate_episodes"):
                     del sys.modules[name]

@@ -81,8 +81,8 @@ def test_the_same_items(plain: Any, kept: Any, folder: Path) -> None:
 
 def test_a_file_is_opened_once(kept: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = []
-    real = h5py.File
-    monkeypatch.setattr(h5py, "File", lambda *a, **k: opened.append(a[0]) or real(*a, **k))
+    real = kept._KeptFile
+    monkeypatch.setattr(kept, "_KeptFile", lambda *a, **k: opened.append(a[0]) or real(*a, **k))
     data = dataset(kept, folder)
     opened.clear()
     for _ in range(4):
@@ -220,6 +220,43 @@ def test_a_file_that_is_closed_in_the_with(kept: Any, folder: Path) -> None:
             assert root["/action"].shape == (7, 4)
             root.close()
     assert not kept._KEPT_FILES
+
+
+def test_a_data_set_is_looked_up_once(kept: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group is each time; and each name that is not there."""
+    with kept._kept_open(episode(folder)) as root:
+        images = root["/observations/images/top"]
+        assert root["observations"] is not root["observations"]
+        assert isinstance(root, h5py.File) and root.filename == episode(folder)
+    with kept._kept_open(episode(folder)) as root:
+        assert root["/observations/images/top"] is images and images[0].shape == (8, 9, 3)
+        for name in ("nothing", b"nothing"):
+            with pytest.raises(KeyError):
+                root[name]
+        assert root[images.ref] == images and root[b"action"] == root["action"]
+
+
+def test_data_sets_of_other_files(kept: Any, folder: Path) -> None:
+    """By an external link, virtual, with raw data elsewhere: what is there now is read, each time."""
+    numpy.full(3, 5, "<i4").tofile(folder / "raw")
+    with h5py.File(folder / "other", "w") as other:
+        other["x"] = numpy.arange(3)
+    with h5py.File(folder / "links", "w") as root:
+        root["linked"] = h5py.ExternalLink("other", "/x")
+        layout = h5py.VirtualLayout(3, dtype=int)
+        layout[:] = h5py.VirtualSource(str(folder / "other"), "x", 3)
+        root.create_virtual_dataset("virtual", layout)
+        root.create_dataset("raw", 3, "<i4", external=[(str(folder / "raw"), 0, h5py.h5f.UNLIMITED)])
+        root["soft"] = h5py.SoftLink("/raw")
+    for value in (0, 1):
+        with kept._kept_open(str(folder / "links")) as root:
+            assert [root[name][0] for name in ("linked", "virtual")] == [value, value]
+            assert [root[name][0] for name in ("raw", "soft")] == [5 + value] * 2
+            assert not vars(root)["known"]
+        os.remove(folder / "other")
+        with h5py.File(folder / "other", "w") as other:
+            other["x"] = numpy.arange(3) + 1
+        numpy.full(3, 6, "<i4").tofile(folder / "raw")
 
 
 @pytest.mark.parametrize("path", [3.5, None, "a\0b"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import types
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import call
 
 from apply_opt.errors import NotRecognised
 from apply_opt.io import catalog, checkout
@@ -19,6 +21,17 @@ TARGET = catalog.load(packs=False).targets["act"]
 REFERENCE = Path(TARGET.folder) / "reference"
 workload: Any = load_file(str(Path(TARGET.folder) / "workload.py"), "_act_under_test")
 SMALL = {"part": "item", "cameras": "2", "size": "16x24", "steps": "6", "batch": "3"}
+OF_CHECKOUTS = (
+    "utils",
+    "policy",
+    "detr",
+    "detr.main",
+    "sim_env",
+    "imitate_episodes",
+    "IPython",
+    "torchvision",
+    "torchvision.transforms",
+)
 EVERY = {**SMALL, "part": "item,batch,loader"}
 
 
@@ -70,7 +83,15 @@ def subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def _forget(modules: set[str]) -> None:
     """What a workload imported from a checkout, and what stands in for modules that are not installed."""
     for name in modules:
-        if name in ("utils", "policy", "sim_env", "imitate_episodes", "IPython", "torchvision", "torchvision.transforms"):
+        if name in (
+            "utils",
+            "policy",
+            "sim_env",
+            "imitate_episodes",
+            "IPython",
+            "torchvision",
+            "torchvision.transforms",
+        ):
             del sys.modules[name]
 
 
@@ -269,7 +290,7 @@ def test_two_epochs(trained: Any) -> None:
     for name, weights in one["weights"].items():
         assert all(torch.equal(value, again["weights"][name][key]) for key, value in weights.items())
     weights = one["weights"]["policy_last.ckpt"]
-    assert not torch.equal(weights["head.weight"], other["weights"]["policy_last.ckpt"]["head.weight"])
+    assert not torch.equal(weights["model.head.weight"], other["weights"]["policy_last.ckpt"]["model.head.weight"])
 
 
 def test_a_wrong_learning_rate(trained: Any) -> None:
@@ -279,7 +300,7 @@ def test_a_wrong_learning_rate(trained: Any) -> None:
     right = run(1)["weights"]["policy_last.ckpt"]
     assert workload.WRONG["a learning rate that is a hundredth more"](subject)
     wrong = run(1)["weights"]["policy_last.ckpt"]
-    assert not torch.equal(right["head.weight"], wrong["head.weight"])
+    assert not torch.equal(right["model.head.weight"], wrong["model.head.weight"])
     subject.script = None
     assert workload.WRONG["a learning rate that is a hundredth more"](subject) is False
 
@@ -299,3 +320,17 @@ def test_torchvision_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match="pip install --no-deps torchvision"):
         workload.epochs.check(str(tmp_path))
     workload.epochs.check(str(REFERENCE))
+
+
+def test_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a user runs it, with all bad inputs; twice, since a workload may not leave its episodes otherwise than it found them."""
+    pytest.importorskip("h5py")
+    pytest.importorskip("torch")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    tree = shutil.copytree(REFERENCE, tmp_path / "tree")
+    small = [word for name, value in SMALL.items() for word in ("--option", f"{name}={value}")]
+    ran = call("verify", "act_skip_qvel", *small, "--json", cwd=tree)
+    assert ran.code == 0, ran.out + ran.err
+    found = json.loads(ran.out)
+    assert found["verdict"] == "parity"

@@ -1,4 +1,4 @@
-"""``act_device``: ``.cuda()`` of tensors and modules of a training script, and where ``torch.load`` puts tensors."""
+"""``act_device_training``: ``.cuda()`` of tensors and modules of a training script, and where ``torch.load`` puts tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cases import above, constant, lands, plan, refuses, replaced, skips, with_t
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.plan import NOT_NEEDED, PLANNED
 
-NAME = "act_device"
+NAME = "act_device_training"
 LOSSES = """import os
 import torch
 
@@ -33,7 +33,9 @@ MOVED = ((".cuda(), qpos.cuda()", ".to(_device()), qpos.to(_device())"), ("polic
 
 
 def after(text: str, anchor: str = "def losses") -> str:
-    return above(text, anchor, str(constant(NAME, "edits").__globals__["HELPER_TEXT"]))
+    texts = constant(NAME, "edits").__globals__
+    helpers = texts["HELPER_TEXT"] + (texts["LOADED_TEXT"] if "_where_to_load()" in text else "")
+    return above(text, anchor, str(helpers))
 
 
 def test_lands() -> None:
@@ -140,13 +142,16 @@ def test_the_author_asks_for_cuda() -> None:
 def test_half_done() -> None:
     done = after(replaced(LOSSES, *MOVED))
     refuses(NAME, replaced(done, ("policy.to(_device())", "policy.cuda()")), PartlyApplied, ".cuda() beside")
-    refuses(NAME, replaced(done, ("def _where_to_load", "def _where")), PartlyApplied, "_where_to_load")
+    loads = replaced(LOSSES, ("policy.train()", "policy.train()\n    policy.load_state_dict(torch.load(path))"))
+    loaded = plan(NAME, loads).after.decode()
+    refuses(NAME, replaced(loaded, ("def _where_to_load", "def _where")), PartlyApplied, "_where_to_load")
     refuses(NAME, replaced(LOSSES, *MOVED), PartlyApplied, "defined 0 times")
 
 
 def test_names_that_are_taken() -> None:
+    loads = replaced(LOSSES, ("policy.train()", "policy.load_state_dict(torch.load(path))"))
     for line in ("_device = 3", "def _where_to_load(): pass", "functools = None"):
-        refuses(NAME, replaced(LOSSES, ("import os", line)), Conflict, "already uses the name")
+        refuses(NAME, replaced(loads, ("import os", line)), Conflict, "already uses the name")
 
 
 @pytest.fixture
@@ -155,7 +160,10 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    return module_of(plan(NAME, LOSSES).after.decode(), tmp_path, "act_training_anywhere")
+    loads = replaced(
+        LOSSES, ("policy.train()", "policy.train()\n    path and policy.load_state_dict(torch.load(path))")
+    )
+    return module_of(plan(NAME, loads).after.decode(), tmp_path, "act_training_anywhere")
 
 
 def test_on_the_cpu(written: Any) -> None:
