@@ -20,7 +20,8 @@ arguments), and a ``span``:
 ``function``   the whole function
 =============  ===================================================================================
 
-``under`` and ``outside``: only in a ``with`` of one of these, in none of those. ``anywhere``: in whatever function.
+``under`` and ``outside``: only in a ``with`` of one of these, in none of those. ``anywhere``: in whatever
+function, and of its expressions the first that is there.
 ``optional``: need not be there. ``together``: several places are one, in whatever is around all of them.
 ``phase``: of which phase of an epoch it is. ``launches``: gives a GPU its work.
 
@@ -39,7 +40,7 @@ from typing import Any, NamedTuple
 from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
-from apply_opt.model.source import Edit, Source, bodies, first_line, last_line
+from apply_opt.model.source import Edit, Function, Source, bodies, first_line, last_line
 
 from ._expression_patterns import Patterns, patterns, written
 from ._helpers import refuse_taken, reindent
@@ -154,8 +155,7 @@ class StageTiming(NamedTuple):
         others = [n for n in ast.walk(source.tree) if isinstance(n, FUNCTIONS) and n is not function]
         stages = []
         for rule in self.rules:
-            places = [function, *(others if rule.anywhere else ())]
-            found = [s for s in (find_stage(source, rule, place) for place in places) if s is not None]
+            found = _found(source, rule, [function, *others] if rule.anywhere else [function])
             if not found and not rule.optional:
                 raise NoSite(f"{source.name}: {function.name} has no place for {rule.name}: {written(rule.holds)}")
             if len(found) > 1:
@@ -306,6 +306,15 @@ def _names(statement: ast.stmt) -> list[str]:
         return [target.id for target in statement.targets if isinstance(target, ast.Name)]
     name = getattr(statement, "name", None)
     return [name] if name else []
+
+
+def _found(source: Source, rule: Rule, functions: Sequence[Function]) -> list[Stage]:
+    """A rule's stages. Anywhere, those of its first expression that is there: what decodes may itself call another decoder."""
+    for one in [rule._replace(holds=(pattern,)) for pattern in rule.holds] if rule.anywhere else [rule]:
+        found = [stage for stage in (find_stage(source, one, function) for function in functions) if stage is not None]
+        if found:
+            return found
+    return []
 
 
 def _is_defined(source: Source, text: str) -> bool:

@@ -35,9 +35,8 @@ def _kept_image(data):
     """`cv2.imdecode(data, cv2.IMREAD_COLOR)`; where the same bytes were decoded before, a copy of what they gave, if that is kept."""
     import cv2
 
-    if not isinstance(data, numpy.ndarray) or data.dtype != numpy.uint8:
-        return cv2.imdecode(data, cv2.IMREAD_COLOR)
-    key = data.shape, data.tobytes()
+    is_plain = isinstance(data, numpy.ndarray) and data.dtype == numpy.uint8
+    key = (data.shape, data.tobytes()) if is_plain else None
     with _KEPT_LOCK:
         kept = _KEPT_IMAGES.get(key)
         if kept is not None:
@@ -45,7 +44,7 @@ def _kept_image(data):
     if kept is not None:
         return kept.copy()
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if pixels is not None:
+    if is_plain and pixels is not None:
         _keep_image(key, pixels)
     return pixels
 

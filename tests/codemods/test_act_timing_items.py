@@ -296,6 +296,15 @@ def test_a_data_set_that_is_used_half_way() -> None:
     assert b"_t03b.stop(cv2.imdecode" in text
 
 
+@pytest.mark.parametrize(
+    ("other", "decoder"), [("act_decode_cache", "_kept_image"), ("act_simplejpeg", "_decoded_jpeg")]
+)
+def test_images_that_another_optimization_decodes(other: str, decoder: str) -> None:
+    """Where they are wanted, and not where what decodes them asks OpenCV."""
+    text = plan(NAME, plan(other, REFERENCE).after).after.decode()
+    assert text.count("_t03b.") == 2 and f"return _t03b.stop({decoder}(data))" in text
+
+
 def test_look_alikes() -> None:
     refuses(NAME, module(header="def item(self, index):"), NoSite, "no function called __getitem__")
     refuses(NAME, module(f'return """{BODY}"""'.replace("'''", "")), NoSite, "no function called __getitem__")
