@@ -12,7 +12,7 @@ from apply_opt.errors import Ambiguous
 from apply_opt.model.source import Function, Source, callee
 
 from ._scopes import bindings, called, callers, named
-from ._timing_stages import is_timed
+from ._stage_calls import is_timed
 
 PASSES = {"iter", "tqdm", "cycle", "repeat", "next", "islice"}
 """Calls of which the first argument comes out, or its elements do."""

@@ -15,6 +15,7 @@ from apply_opt.model.source import Function, Source, callee, own_nodes
 
 from ._helpers import meant
 from ._scopes import class_of, family, methods, named, position
+from ._stage_calls import untimed
 
 CHANNELS = {"einsum", "permute", "rearrange", "transpose", "moveaxis", "movedim", "swapaxes"}
 FLOATS = {"float", "double", "half", "bfloat16", "type", "type_as", "astype", "to", "FloatTensor", "numpy"}
@@ -149,7 +150,7 @@ def _place(source: Source, method: Function, division: ast.expr) -> int:
 def _returned(source: Source, method: Function) -> ast.Tuple:
     """The tuple that an item is, in the one place where ``method`` gives one."""
     returns = [n for n in own_nodes(method) if isinstance(n, (ast.Return, ast.Yield, ast.YieldFrom))]
-    value = returns[0].value if len(returns) == 1 else None
+    value = untimed(returns[0].value) if len(returns) == 1 else None
     if not isinstance(value, ast.Tuple) or any(isinstance(part, ast.Starred) for part in value.elts):
         raise Ambiguous(f"{source.name}:{method.lineno}: an item is not given as a tuple in one place")
     return value

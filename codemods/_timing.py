@@ -46,7 +46,8 @@ from ._expression_patterns import Patterns, patterns, written
 from ._helpers import refuse_taken, reindent
 from ._lines import above, below, block_of, text_of
 from ._scopes import FUNCTIONS
-from ._timing_stages import VARIABLE, Rule, Stage, find_stage, function_with, is_hook, parse_rule
+from ._stage_calls import VARIABLE, is_hook
+from ._timing_stages import Rule, Stage, find_stage, function_with, parse_rule
 
 CLOCK, STAGES = "clock", "stages"
 HERE, THERE = "_timing", "_clock"

@@ -14,10 +14,11 @@ from apply_opt.model.source import Function, Source, callee, first_line, last_li
 from ._expression_patterns import Patterns, found, is_like, patterns, written
 from ._lines import block_of, ends_line, is_alone, starts_line
 from ._scopes import FUNCTIONS, LOOPS
+from ._stage_calls import is_hook
 
 SPANS = ("statement", "loop", "block", "opening", "rest", "arrival", "function")
 WITHS = (ast.With, ast.AsyncWith)
-VARIABLE, NAME = re.compile(r"_t\w+"), re.compile(r"[0-9A-Za-z_]{1,60}")
+NAME = re.compile(r"[0-9A-Za-z_]{1,60}")
 PHASES = ("", "validation", "training")
 JUMPS = (ast.Return, ast.Break, ast.Continue, ast.Yield, ast.YieldFrom, ast.Await)
 
@@ -123,26 +124,11 @@ def find_stage(source: Source, rule: Rule, function: Function) -> Optional[Stage
     return stage
 
 
-def is_timed(call: ast.Call) -> bool:
-    """Whether it gives what it is given, and times how long that takes to come: ``_t15.over(batches)``."""
-    stage = call.func.value if isinstance(call.func, ast.Attribute) and call.func.attr == "over" else None
-    return isinstance(stage, ast.Name) and bool(VARIABLE.fullmatch(stage.id))
-
-
 def _is_repeated(source: Source, node: ast.expr) -> bool:
     """Whether it is evaluated any number of times, or later, in one statement: in a comprehension."""
     kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
     around = source.ancestors(node)
     return any(isinstance(n, kinds) for n in around[: around.index(source.statement(node))])
-
-
-def is_hook(statement: ast.stmt) -> bool:
-    """Whether it is a call of a stage: ``_t02.start()``."""
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    if not isinstance(call, ast.Call) or call.args or not isinstance(call.func, ast.Attribute):
-        return False
-    stage = call.func.value
-    return isinstance(stage, ast.Name) and bool(VARIABLE.fullmatch(stage.id)) and call.func.attr in ("start", "stop")
 
 
 def _check_function(source: Source, rule: Rule, function: Function, body: Sequence[ast.stmt]) -> None:

@@ -205,6 +205,11 @@ def _is_of_batch(source: Source, thing: ast.expr) -> bool:
     """Whether it is a part of a batch: what a tuple is taken apart into, what a loop gives, or an item of a parameter."""
     root = _root(thing)
     found = bindings(source, root, root) if isinstance(root, ast.Name) else []
-    others = [b for b in found if not (isinstance(b.value, ast.Call) and callee(b.value) == "cuda")]
+    others = [b for b in found if not (isinstance(b.value, ast.Call) and _keeps(b.value, ast.unparse(root)))]
     is_item = any(isinstance(n, ast.Subscript) for n in ast.walk(thing))
     return bool(others) and all(b.kind in PARTS or (is_item and b.kind == PARAMETER) for b in others)
+
+
+def _keeps(call: ast.Call, name: str) -> bool:
+    """Whether what the variable ``name`` gets is made of itself: ``x.cuda()``, ``scaled(x)``."""
+    return callee(call) == "cuda" or any(isinstance(a, ast.Name) and a.id == name for a in call.args)

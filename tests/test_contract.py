@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from apply_opt.io import catalog
 from apply_opt.model import patch
 from apply_opt.model.digest import sha256
 from apply_opt.model.parameters import Parameter, resolve
-from apply_opt.model.plan import PLANNED, REFUSED, Planner, plan_one
+from apply_opt.model.plan import ALREADY, NOT_NEEDED, PLANNED, REFUSED, Planner, plan_one
 from apply_opt.model.target import Target
 from apply_opt.model.unit import SAFETY, Bundle, Optimization
 
@@ -29,7 +30,7 @@ UPSTREAM_HAS = {"conformer_channel_split"}  # in its own way
 NO_PLACE = {
     "KimMeen/Time-LLM": ("dwt_",),
     "MarkFzp/act-plus-plus": ("act_action_chunk", "act_persistent_workers"),
-    "tonyzhaozh/act": ("act_simplejpeg",),
+    "tonyzhaozh/act": ("act_decode_cache", "act_simplejpeg"),
 }
 """Of what there is no place: prompts from wavelets; actions that are cut already, epochs without end; compressed images."""
 PORTS_HAVE = {"conformer_expand_masks"}
@@ -91,7 +92,7 @@ def after_all(names: list[str], texts: dict[str, bytes]) -> dict[str, bytes]:
         unit = UNITS.optimizations[name]
         path, values = path_of(unit), resolve(unit.parameters, {}, name)
         outcome = plan_one(unit, catalog.codemod(unit), now[path], path, values)
-        assert outcome.kind == PLANNED, outcome.message
+        assert outcome.kind == PLANNED, f"{name}, of {names}: {outcome.message}"
         now[path] = outcome.after
     return now
 
@@ -221,6 +222,25 @@ def test_a_bundle_lands_on_the_reference(unit: Bundle) -> None:
     for planner in planners.values():
         planner.finish()
     assert {path: planner.data for path, planner in planners.items()} == after_all(names, plain)
+
+
+@pytest.mark.parametrize("unit", OPTIMIZATIONS, ids=lambda u: u.name)
+def test_beside_every_other_one(unit: Optimization) -> None:
+    """On top of each that changes the same file, on the reference tree; and both are found afterwards."""
+    beside = [o for o in OPTIMIZATIONS if o.target == unit.target and path_of(o) == path_of(unit) and o != unit]
+    for other in beside:
+        names = UNITS.with_required([other.name, unit.name])
+        if names.index(other.name) < names.index(unit.name) and not _conflict(names):
+            texts = after_all(names, references_before(names))
+            for name in names:
+                one = UNITS.optimizations[name]
+                values = resolve(one.parameters, {}, name)
+                found = plan_one(one, catalog.codemod(one), texts[path_of(one)], path_of(one), values)
+                assert found.kind in (ALREADY, NOT_NEEDED), f"{name}, of {names}: {found.message}"
+
+
+def _conflict(names: Sequence[str]) -> bool:
+    return any(other in UNITS.optimizations[name].conflicts for name in names for other in names)
 
 
 @pytest.mark.parametrize("target", sorted(UNITS.targets.values()), ids=lambda t: t.name)
