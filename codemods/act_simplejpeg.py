@@ -1,4 +1,4 @@
-"""Decode JPEG images with simplejpeg where that gives the same pixels as OpenCV, sooner.
+"""Decode JPEG images with simplejpeg where that gives the same pixels as OpenCV.
 
 Both call libjpeg-turbo; OpenCV asks for more on the way. simplejpeg: https://gitlab.com/jfolz/simplejpeg. What OpenCV does besides stays
 with it: images that are to be turned (Exif), that are cut off or damaged, and other formats.
@@ -27,7 +27,7 @@ _JPEG_CHECKED = []
 
 
 def _decoded_jpeg(data):
-    """`cv2.imdecode(data, cv2.IMREAD_COLOR)`: by simplejpeg, which is sooner done, where that is installed and gives the same pixels.
+    """`cv2.imdecode(data, cv2.IMREAD_COLOR)`: by simplejpeg, where that is installed and gives the same pixels.
 
     The first image of a process is decoded by both; where they differ, all that follow are OpenCV's, as those are that simplejpeg
     refuses, that are cut off, or that are to be turned.
@@ -40,7 +40,9 @@ def _decoded_jpeg(data):
             import simplejpeg
 
             pixels = simplejpeg.decode_jpeg(data, colorspace="BGR", fastdct=False, fastupsample=False)
-        except (ImportError, ValueError):
+        except ImportError:
+            _JPEG_CHECKED.append(False)
+        except ValueError:
             pass
     if pixels is not None and _JPEG_CHECKED:
         return pixels

@@ -178,7 +178,7 @@ def _write_trace(data: bytes, arguments: argparse.Namespace) -> int:
     if not events:
         raise ApplyOptError(
             f"{arguments.file} has no calls for a trace",
-            "APPLY_OPT_TIMING_DIR=times APPLY_OPT_TIMING_EVENTS=1000 python imitate_episodes.py …",
+            "APPLY_OPT_TIMING_DIR=times APPLY_OPT_TIMING_EVENTS=1000 python TRAIN.py …",
         )
     if os.path.exists(arguments.trace) and os.path.samefile(arguments.trace, arguments.file):
         raise ApplyOptError(f"{arguments.trace} is the file that is shown", "another name: --trace trace.json")

@@ -93,7 +93,7 @@ def parse(data: bytes, name: str) -> Times:
     if found is None or not found.stages:
         raise ApplyOptError(
             f"{name} has no table of stages in it",
-            "a log of a training with times (apply-opt act_timing; python imitate_episodes.py … 2>&1 | tee profile.log),\n"
+            "a log of a program with times (apply-opt list names those; python TRAIN.py … 2>&1 | tee profile.log),\n"
             "or the JSON file that APPLY_OPT_TIMING_DIR=FOLDER keeps",
         )
     return found

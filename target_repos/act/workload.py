@@ -283,11 +283,22 @@ def _without_camera(path):
     os.replace(path + ".part", path)
 
 
+def _open_for_writing(path):
+    """The lock that HDF5 has on a file that another process writes to; held until the returned file is closed."""
+    import fcntl
+
+    file = os.fdopen(os.open(path, os.O_RDWR), "rb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
 BROKEN = {
     "missing": os.remove,
     "truncated": lambda path: os.truncate(path, os.path.getsize(path) // 2),
     "without a camera": _without_camera,
+    "open for writing": _open_for_writing,
 }
+"""What is done to an episode's file; what that returns, if anything, is closed in the end."""
 
 
 def _broken(subject, inputs):
@@ -299,9 +310,12 @@ def _broken(subject, inputs):
         try:
             copy = shutil.copytree(kept, "episodes")
             data = subject.opened(copy, cameras, count, inputs["batch"]).dataset
-            for name in os.listdir(copy):
-                BROKEN[inputs["broken"]](os.path.join(copy, name))
-            return {"items": [data[number] for number in inputs["items"]]}
+            held = [BROKEN[inputs["broken"]](os.path.join(copy, name)) for name in sorted(os.listdir(copy))]
+            try:
+                return {"items": [data[number] for number in inputs["items"]]}
+            finally:
+                for file in filter(None, held):
+                    file.close()
         finally:
             os.chdir(was_in)
 

@@ -191,5 +191,10 @@ def test_where_pixels_are_others(written: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_without_simplejpeg(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for once in a process: a failed import takes longer than what could be gained."""
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    written._JPEG_CHECKED.clear()
+    assert same(written, encoded())
+    assert written._JPEG_CHECKED == [False]
+    monkeypatch.setattr(written, "_is_plain_jpeg", lambda data: pytest.fail("asked again"))
     assert same(written, encoded())

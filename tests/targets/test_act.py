@@ -120,7 +120,7 @@ def test_bad_episodes(subject: Any) -> None:
         with pytest.raises((OSError, KeyError, IndexError)) as caught:
             workload.run(subject, inputs)
         said[name] = str(caught.value)
-    assert len(set(said.values())) == len(said) == 4
+    assert len(set(said.values())) == len(said) == 5
     assert "truncated" in said["episodes that are truncated"]
     inputs = {**workload.bad_inputs()["no such item"], "items": [0]}
     assert len(workload.run(subject, inputs)["items"]) == 1
