@@ -21,6 +21,7 @@ FACTS = {"shape", "dtype", "size", "ndim", "nbytes", "chunks", "compression", "m
 COPIES = {f"numpy.{name}" for name in ("array", "asarray", "asanyarray", "ascontiguousarray", "shape", "stack")}
 TOLD = {"len", "list", "sorted", "tuple", "set", "print", "str", "repr", "isinstance"}
 """Functions of which nothing that comes out reads the file."""
+LEAVES = {"quit", "exit", "_exit", "abort"}
 LATER = (ast.Lambda, ast.GeneratorExp, *FUNCTIONS, ast.ClassDef)
 
 
@@ -112,3 +113,10 @@ def _is_asked(attribute: ast.Attribute, around: list[ast.AST]) -> bool:
     if isinstance(parent, ast.Attribute):
         return parent.attr in ("get", "keys", "items", "values") and isinstance(around[1], ast.Call)
     return isinstance(parent, (ast.Subscript, ast.Compare))
+
+
+def leaves(handler: ast.ExceptHandler) -> bool:
+    """Whether an exception's handler comes to no end of its own."""
+    last = handler.body[-1]
+    is_exit = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and callee(last.value) in LEAVES
+    return is_exit or isinstance(last, ast.Raise)

@@ -194,6 +194,15 @@ def is_rebound(source: Source, name: str) -> bool:
     return False
 
 
+def refuse_other_imports(source: Source, text: str) -> None:
+    """Raise :class:`Conflict` where a name that ``text``, which is to be written, imports means something else in the file."""
+    for statement in ast.parse(text).body:
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            for name, meaning in _bound(statement):
+                if is_rebound(source, name) or _imported(source).get(name, meaning) != meaning:
+                    raise Conflict(f"{source.name} already uses the name {name} for something else")
+
+
 @functools.lru_cache(maxsize=8)
 def _imported(source: Source) -> dict[str, str]:
     """The names that the module's imports give a meaning, and which."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite
 from apply_opt.model.source import Function, Source, callee, own_nodes
 
+from ._episodes import leaves
 from ._helpers import meant
 from ._scopes import class_of, family, methods, named, position
 from ._stage_calls import untimed
 
 CHANNELS = {"einsum", "permute", "rearrange", "transpose", "moveaxis", "movedim", "swapaxes"}
 FLOATS = {"float", "double", "half", "bfloat16", "type", "type_as", "astype", "to", "FloatTensor", "numpy"}
-LEAVES = {"quit", "exit", "_exit", "abort"}
+FRESH = {"stack", "concatenate", "cat", "array", "copy", "clone", "tensor", "vstack", "hstack"}
+"""Calls that make new memory."""
 
 
 class Images(NamedTuple):
@@ -46,7 +48,9 @@ def images_of_items(source: Source) -> Images:
     assert cls is not None
     plain = _without_float(divided)
     _check_stored(source, method, division, plain)
-    return Images(cls, method, division, plain, plain is not divided, _place(source, method, division))
+    place = _place(source, method, division)
+    _check_fresh(source, method, division, plain)
+    return Images(cls, method, division, plain, plain is not divided, place)
 
 
 def _items(source: Source) -> list[Function]:
@@ -102,6 +106,60 @@ def _check_stored(source: Source, method: Function, division: ast.expr, divided:
         raise Ambiguous(f"{where}: whether images have their channels first cannot be told")
     if any(isinstance(n, (ast.NamedExpr, ast.Await, ast.Yield)) for n in ast.walk(division)):
         raise Ambiguous(f"{where}: more is done in the division than to divide")
+
+
+def _check_fresh(source: Source, method: Function, division: ast.expr, divided: ast.expr) -> None:
+    """Raise where the memory of what is divided may be used again: so far the division made new memory of it."""
+    where, names = f"{source.name}:{division.lineno}", {n.id for n in ast.walk(divided) if isinstance(n, ast.Name)}
+    if not any(isinstance(n, ast.Call) and callee(n) in FRESH for n in ast.walk(divided)):
+        made = _made_of(method, division, names)
+        if made is None:
+            raise Ambiguous(f"{where}: whether the images' memory is used again cannot be told")
+        names = made
+    statement = source.statement(division)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    own = set(ast.walk(statement))
+    for node in (n for n in ast.walk(method) if isinstance(n, ast.Name) and n not in own):
+        if node.id in names - {getattr(target, "id", "")} and position(node) > position(division):
+            raise Ambiguous(f"{source.name}:{node.lineno}: the images' memory, {node.id}, is used after the division")
+
+
+def _made_of(method: Function, division: ast.expr, names: set[str]) -> Optional[set[str]]:
+    """``names`` with the variables that share their memory, back to where it is made; ``None`` where that cannot be told."""
+    shared, assigned = set(names), [n for n in ast.walk(method) if isinstance(n, ast.Assign)]
+    above = [n for n in assigned if position(n) < position(division)]
+    for statement in sorted(above, key=position, reverse=True):
+        stored = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        if any(isinstance(target, ast.Attribute) for target in statement.targets) and _names(statement.value) & shared:
+            return None
+        if not shared.intersection(stored):
+            shared.update(stored if _names(statement.value) & shared else ())  # another name of it
+            continue
+        made = [n for n in ast.walk(statement.value) if isinstance(n, ast.Call)]
+        if any(keyword.arg == "out" for call in made for keyword in call.keywords):
+            return None
+        if any(callee(call) in FRESH for call in made):
+            return shared
+        if _is_state(statement.value):
+            return None
+        shared |= _names(statement.value)
+    return None
+
+
+def _names(value: ast.expr) -> set[str]:
+    """The variables that ``value`` is, or is a view of: not those of which it has an attribute."""
+    return {n.id for n in ast.walk(value) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - {
+        "torch",
+        "np",
+        "self",
+    }
+
+
+def _is_state(value: ast.expr) -> bool:
+    """Whether it has to do with an attribute of the data set, other than to call it."""
+    called = {n.func for n in ast.walk(value) if isinstance(n, ast.Call)}
+    own = [n for n in ast.walk(value) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "self"]
+    return any(n not in called for n in own)
 
 
 def _values(method: Function, division: ast.expr, names: set[str]) -> list[ast.expr]:
@@ -162,18 +220,11 @@ def _check_certain(source: Source, method: Function, statement: ast.stmt) -> Non
     for outer in source.ancestors(statement):
         if outer is method:
             return
-        is_tried = isinstance(outer, ast.Try) and inner in outer.body and all(map(_leaves, outer.handlers))
+        is_tried = isinstance(outer, ast.Try) and inner in outer.body and all(map(leaves, outer.handlers))
         if not (is_tried or isinstance(outer, ast.With)):
             break
         inner = outer
     raise Ambiguous(f"{source.name}:{statement.lineno}: the images may not be divided there, or more than once")
-
-
-def _leaves(handler: ast.ExceptHandler) -> bool:
-    """Whether an exception's handler comes to no end of its own."""
-    last = handler.body[-1]
-    is_exit = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and callee(last.value) in LEAVES
-    return is_exit or isinstance(last, ast.Raise)
 
 
 def check_items_unread(source: Source, images: Images) -> None:

@@ -11,12 +11,11 @@ from apply_opt.errors import Ambiguous, Conflict, NoSite, PartlyApplied
 from apply_opt.model.codemod import OURS, THEIRS, TODO, Site
 from apply_opt.model.source import Edit, Source, callee
 
-from ._helpers import are_used, check_imported, insert_above, is_rebound, meant, refuse_compiled, refuse_taken
+from ._helpers import are_used, check_imported, insert_above, is_rebound, meant, refuse_compiled, refuse_other_imports
 from ._lines import all_respelled, text_of
 from ._scopes import FUNCTIONS, PARAMETER, argument, bindings, calls, has_star, named, position, scope_of
 
 SITE, HELPER, LOADED = "device", "_device", "_where_to_load"
-IMPORTED = ("functools", "warnings")
 HELPER_TEXT = '''
 import functools
 import warnings
@@ -68,7 +67,7 @@ def find_sites(source: Source) -> list[Site]:
                 "take the part that is there out by hand, then apply again",
             )
         return [Site(SITE, own[0].lineno, OURS)]
-    refuse_taken(source, *(name for name in IMPORTED if is_rebound(source, name)))
+    refuse_other_imports(source, HELPER_TEXT)
     if not found:
         raise NoSite(f"{source.name}: nothing is brought to the GPU with .cuda()")
     if len(found) == len(guarded):
@@ -137,6 +136,7 @@ def _check(source: Source, found: list[ast.Call]) -> None:
     for node in (*named(source, "cuda"), *named(source, "to")):
         if isinstance(node, FUNCTIONS):
             raise Conflict(f"{source.name}:{node.lineno}: there is a {node.name} of the file's own")
+    _check_called(source, found)
     changed = {*found, *_loads(source)}
     for call in (*found, *_loads(source)):
         if changed.intersection(source.ancestors(call)):
@@ -150,6 +150,18 @@ def _check(source: Source, found: list[ast.Call]) -> None:
         if not (_is_torch(source, thing) or _is_module(source, call) or _is_of_batch(source, thing)):
             what = ast.unparse(thing)[:60]
             raise Ambiguous(f"{source.name}:{call.lineno}: whether {what} is a tensor or a module cannot be told")
+
+
+def _check_called(source: Source, found: list[ast.Call]) -> None:
+    """Raise where ``.cuda`` is not called at once, or where what it raises without CUDA is waited for."""
+    called = {call.func for call in found}
+    for node in named(source, "cuda"):
+        if isinstance(node, ast.Attribute) and node not in called and ast.unparse(node) != "torch.cuda":
+            raise Ambiguous(f"{source.name}:{node.lineno}: {ast.unparse(node)} is not called there")
+    for call in found:
+        around = [call, *source.ancestors(call)]
+        if any(isinstance(n, ast.Try) and n.handlers and set(around).intersection(n.body) for n in around):
+            raise Ambiguous(f"{source.name}:{call.lineno}: what is done without CUDA is decided there, by an exception")
 
 
 def _root(node: ast.expr) -> ast.expr:

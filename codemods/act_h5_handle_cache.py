@@ -15,19 +15,26 @@ from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
 from ._episodes import item_methods, outlives
-from ._helpers import are_used, check_imported_above, insert_above, is_rebound, meant, refuse_compiled, refuse_taken
+from ._helpers import (
+    are_used,
+    check_imported_above,
+    insert_above,
+    meant,
+    refuse_compiled,
+    refuse_other_imports,
+    refuse_taken,
+)
 from ._lines import all_respelled, text_of
 from ._scopes import argument, calls, has_star, position
 
 SITE, HELPER = "open", "_kept_open"
-OTHERS = ("_KeptFile", "_state_on_disk", "_close_kept_files", "_leave_to_parent")
+OTHERS = ("_KeptFile", "_state_on_disk", "_close_other_names", "_close_kept_files", "_leave_to_parent")
 NAMES = ("_KEPT_FILES", "_OF_PARENT")
-IMPORTED = ("OrderedDict", "contextlib", "os", "time")
 HELPER_TEXT = '''
 import contextlib
 import os
-import time
 from collections import OrderedDict
+from time import time as _clock_time
 
 _KEPT_FILES, _OF_PARENT = OrderedDict(), []
 
@@ -39,17 +46,18 @@ def _kept_open(path, most=MOST):
     A file that is another one than before, has changed or is gone is opened anew: what that raises is raised. What is in use belongs
     to one thread; after an exception it is closed. Nothing is handed on to other processes.
     """
-    state = _state_on_disk(path)
+    state, is_old = _state_on_disk(path)
     file, known = _KEPT_FILES.pop(path, (None, None)) if isinstance(path, str) else (None, None)
     if file is not None and known != state:
         file.close()
         file = None
     if file is None:
-        file = _KeptFile(path, "r", rdcc_nbytes=0)  # a cache of chunks is of no use: no moment is read twice
+        _close_other_names(state)
+        file = _KeptFile(path, "r", rdcc_nbytes=2**16)  # no room for the chunks of images: none is read twice
     is_kept = False
     try:
         yield file
-        is_kept = bool(file) and state is not None
+        is_kept = bool(file) and is_old
     finally:
         if not is_kept or _KEPT_FILES.setdefault(path, (file, state))[0] is not file:  # another thread had it too
             file.close()
@@ -57,30 +65,40 @@ def _kept_open(path, most=MOST):
 
 
 class _KeptFile(H5FILE):
-    """A file that is read, in which a data set is looked up once; one that has to do with other files is, each time."""
+    """A file that is read, in which a data set is looked up once, the first 64; one that has to do with other files is, each time."""
 
     def __getitem__(self, name):
         known = vars(self).setdefault("known", {}) if isinstance(name, str) else {}
         if name not in known:
             found = super().__getitem__(name)
-            if getattr(found, "is_virtual", True) or found.external or found.file != self:
+            is_others = getattr(found, "is_virtual", True) or found.external or found.file != self
+            if is_others or len(known) == 64:
                 return found
             known[name] = found
         return known[name]
 
 
 def _state_on_disk(path):
-    """What tells a file from another one and from a later state of itself; nothing where that cannot be told.
+    """What tells a file from another one and from a later state of itself, if that can be told, and whether the next one will be told.
 
-    So it is with a file that was changed just now: time stamps are coarse, and the next change may get the same one.
+    It may not be of a file that was changed just now: time stamps are coarse, and the next change may get the same one.
     """
     try:
         found = os.stat(path) if isinstance(path, str) else None
     except (OSError, ValueError):
-        return None
-    if found is None or time.time() - max(found.st_mtime, found.st_ctime) < 2:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        found = None
+    if found is None:
+        return None, False
+    state = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return state, _clock_time() - max(found.st_mtime, found.st_ctime) >= 2
+
+
+def _close_other_names(state):
+    """Close a file that is kept under another name: HDF5 would go on showing what it knows of it."""
+    for path, (_, known) in list(_KEPT_FILES.items()):
+        if state is not None and known[:2] == state[:2]:
+            with contextlib.suppress(KeyError):  # another thread was here
+                _KEPT_FILES.pop(path)[0].close()
 
 
 def _close_kept_files(most=0):
@@ -118,7 +136,8 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
                 "take the part that is there out by hand, then apply again",
             )
         return [Site(SITE, uses[0].lineno, OURS)]
-    refuse_taken(source, *NAMES, *(name for name in IMPORTED if is_rebound(source, name)))
+    refuse_taken(source, *NAMES)
+    refuse_other_imports(source, HELPER_TEXT)
     if not opens:
         raise NoSite(f"{source.name}: no item of a data set opens a file with h5py.File")
     theirs = [call for call in opens if _is_kept(source, call)]
@@ -126,6 +145,7 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
         return [Site(SITE, theirs[0].lineno, THEIRS, ast.unparse(source.statement(theirs[0])))]
     for call in opens:
         _check(source, call)
+    _check_others(source, opens)
     return [Site(SITE, opens[0].lineno, TODO)]
 
 
@@ -174,6 +194,16 @@ def _check(source: Source, call: ast.Call) -> None:
         raise Ambiguous(f"{where}: the file has no name in the with")
     refuse_compiled(source, function)
     _check_stays(source, block, item.optional_vars, function)
+
+
+def _check_others(source: Source, opens: Sequence[ast.Call]) -> None:
+    """Raise where the file opens episodes in ways that HDF5 refuses while they are open: to change them, with other locks."""
+    for call in calls(source, "File"):
+        if meant(source, call.func) == "h5py.File" and call not in opens:
+            mode = argument(call, "mode", 1)
+            settings = {keyword.arg for keyword in call.keywords} & {"locking", "swmr", "driver"}
+            if settings or (isinstance(mode, ast.Constant) and mode.value in ("r+", "a")):
+                raise Ambiguous(f"{source.name}:{call.lineno}: a file that is kept open could not be opened there")
 
 
 def _check_stays(source: Source, block: ast.With, name: ast.Name, function: Function) -> None:

@@ -14,7 +14,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Source
 
-from ._helpers import are_used, insert_above, is_rebound, refuse_taken
+from ._helpers import are_used, insert_above, refuse_other_imports, refuse_taken
 from ._image_decodes import decodes
 from ._lines import all_respelled, text_of
 from ._scopes import calls
@@ -80,7 +80,8 @@ def find(source: Source, parameters: Mapping[str, Value]) -> list[Site]:
                 "take the part that is there out by hand, then apply again",
             )
         return [Site(SITE, uses[0].lineno, OURS)]
-    refuse_taken(source, STATE, *(["numpy"] if is_rebound(source, "numpy") else []))
+    refuse_taken(source, STATE)
+    refuse_other_imports(source, HELPER_TEXT)
     if not found:
         raise NoSite(f"{source.name}: no image is decoded with cv2.imdecode(data, cv2.IMREAD_COLOR)")
     return [Site(SITE, found[0].lineno, TODO)]

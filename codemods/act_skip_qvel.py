@@ -14,6 +14,7 @@ from apply_opt.model.codemod import OURS, TODO, Site
 from apply_opt.model.parameters import Value
 from apply_opt.model.source import Edit, Function, Source
 
+from ._episodes import leaves
 from ._helpers import refuse_compiled
 from ._lines import is_alone, respelled, text_of
 from ._scopes import methods
@@ -89,6 +90,9 @@ def _one(source: Source, found: Sequence[ast.Assign]) -> ast.Assign:
     if any(isinstance(n, (ast.Call, ast.NamedExpr, ast.Await)) for n in ast.walk(statement.value.slice)):
         raise Ambiguous(f"{line}: which moment is read is worked out there, which may do more")
     refuse_compiled(source, function)
+    tries = [n for n in source.ancestors(statement) if isinstance(n, ast.Try)]
+    if not all(leaves(handler) for block in tries for handler in block.handlers):
+        raise Ambiguous(f"{line}: what the read may raise is handled there, and the item goes on")
     if not is_alone(source, statement):
         raise Ambiguous(f"{line}: the read shares its line with something else")
     return statement

@@ -30,7 +30,8 @@ def _images_as_stored(images):
     """uint8 images (K, C, H, W) with channels last (K, H, W, C): `_Uint8ImageLoader` divides them by 255. Others are divided here."""
     stored = images.movedim(-3, -1)
     is_sent = torch.utils.data.get_worker_info() is not None
-    if images.dtype == torch.uint8 and (is_sent or stored.is_contiguous()):
+    is_plain = images.dtype == torch.uint8 and torch.get_default_dtype() == torch.float32
+    if is_plain and (is_sent or stored.is_contiguous()):  # else a batch would be laid out otherwise than it was
         return stored
     return DIVISION
 

@@ -82,7 +82,9 @@ def test_half_done() -> None:
     refuses(NAME, module(DONE), PartlyApplied, "defined 0 times")
 
 
-@pytest.mark.parametrize("line", ["_KEPT_LOCK = 3", "numpy = None", "threading = []", "def _keep_image(): pass"])
+@pytest.mark.parametrize(
+    "line", ["_KEPT_LOCK = 3", "numpy = None", "threading = []", "def _keep_image(): pass", "import cupy as numpy"]
+)
 def test_names_that_are_taken(line: str) -> None:
     refuses(NAME, module(top=f"import cv2\n{line}"), Conflict, "already uses the name")
 

@@ -111,6 +111,8 @@ def test_batches(body: str) -> None:
         ("if path == 'cuda':\n        policy.cuda()", "CUDA only"),
         ("use = torch.cuda.is_available()\n    policy = policy.cuda() if use else policy", "CUDA only"),
         ("torch = path", "something else"),
+        ("move = policy.cuda", "is not called there"),
+        ("try:\n        policy.cuda()\n    except Exception:\n        path = 'cpu'", "by an exception"),
     ],
 )
 def test_what_cannot_be_told(line: str, words: str) -> None:
@@ -150,7 +152,12 @@ def test_half_done() -> None:
 
 def test_names_that_are_taken() -> None:
     loads = replaced(LOSSES, ("policy.train()", "policy.load_state_dict(torch.load(path))"))
-    for line in ("_device = 3", "def _where_to_load(): pass", "functools = None"):
+    for line in (
+        "_device = 3",
+        "def _where_to_load(): pass",
+        "functools = None",
+        "from warnings import warn as warnings",
+    ):
         refuses(NAME, replaced(loads, ("import os", line)), Conflict, "already uses the name")
 
 

@@ -196,6 +196,21 @@ def test_half_done() -> None:
     refuses(NAME, module(replaced(BODY, (OPEN, KEPT))), PartlyApplied, "defined 0 times")
 
 
-@pytest.mark.parametrize("line", ["_KEPT_FILES = 3", "def _close_kept_files(): pass", "os = None"])
+@pytest.mark.parametrize("settings", ["'r+'", "'a'", "mode='a'", "'r', swmr=True", "'r', locking=False"])
+def test_files_that_could_not_be_opened_elsewhere(settings: str) -> None:
+    """HDF5 refuses it while they are kept open."""
+    more = f"\n\ndef other(path):\n    return h5py.File(path, {settings})\n"
+    refuses(NAME, module() + more, Ambiguous, "could not be opened there")
+
+
+@pytest.mark.parametrize("settings", ["'r'", "'w'", "mode='w'", "path, 'r', rdcc_nbytes=3"])
+def test_files_that_are_opened_elsewhere(settings: str) -> None:
+    more = f"\n\ndef other(path):\n    return h5py.File(path, {settings})\n"
+    assert plan(NAME, module() + more).kind == PLANNED
+
+
+@pytest.mark.parametrize(
+    "line", ["_KEPT_FILES = 3", "def _close_kept_files(): pass", "os = None", "from x import path as os"]
+)
 def test_names_that_are_taken(line: str) -> None:
     refuses(NAME, module(top=f"import h5py\nimport torch\n{line}"), Conflict, "already uses the name")

@@ -10,7 +10,6 @@ import shutil
 import sys
 import threading
 import time
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The file with the optimization, in a time in which the episodes are old."""
     monkeypatch.syspath_prepend(str(tmp_path))
     module = module_of(text_with(NAME, files=3), tmp_path, MODULE)
-    module.time = types.SimpleNamespace(time=lambda: time.time() + 60)
+    module._clock_time = lambda: time.time() + 60
     yield module
     module._close_kept_files()
     del sys.modules[MODULE]
@@ -64,7 +63,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def paths(module: Any) -> list[str]:
-    return [os.path.basename(path) for path in module._KEPT_FILES]
+    return [os.path.basename(file.filename) for file, _ in module._KEPT_FILES.values()]
 
 
 def descriptors() -> int:
@@ -119,7 +118,7 @@ def test_the_limit_of_open_files(kept: Any, folder: Path, monkeypatch: pytest.Mo
 
 
 def test_a_file_that_was_changed_just_now_is_not_kept(kept: Any, folder: Path) -> None:
-    kept.time = time
+    kept._clock_time = time.time
     os.utime(episode(folder))
     dataset(kept, folder)[0]
     assert not kept._KEPT_FILES
@@ -236,6 +235,44 @@ def test_a_data_set_is_looked_up_once(kept: Any, folder: Path, monkeypatch: pyte
         assert root[images.ref] == images and root[b"action"] == root["action"]
 
 
+def test_as_many_data_sets_as_an_episode_has(kept: Any, folder: Path) -> None:
+    """And no more: of a file with one for each moment, the first."""
+    with h5py.File(folder / "many", "w") as root:
+        for number in range(99):
+            root[f"{number}"] = numpy.full(3, number)
+    for _ in range(2):
+        with kept._kept_open(str(folder / "many")) as root:
+            assert [root[f"{number}"][0] for number in range(99)] == list(range(99))
+            assert len(vars(root)["known"]) == 64
+
+
+def test_one_file_under_two_names(kept: Any, folder: Path) -> None:
+    """It is open once: HDF5 would show under one name what the other one knew."""
+    os.symlink(episode(folder), folder / "other")
+    for path in (episode(folder), str(folder / "other"), episode(folder)):
+        with kept._kept_open(path) as root:
+            assert root["/action"].shape == (7, 4)
+    assert len(kept._KEPT_FILES) == 1
+    again = folder / "again"
+    with h5py.File(again, "w") as root:
+        root["/action"] = numpy.zeros((9, 4))
+    os.replace(again, episode(folder))
+    for path in (str(folder / "other"), episode(folder)):
+        with kept._kept_open(path) as root:
+            assert root["/action"].shape == (9, 4)
+
+
+def test_a_file_that_is_changed_again_and_again(kept: Any, folder: Path) -> None:
+    """What is young is not kept, and what was kept of it before is closed: HDF5 would go on showing that."""
+    with kept._kept_open(episode(folder)):
+        pass
+    kept._clock_time = time.time
+    os.utime(episode(folder))
+    with kept._kept_open(episode(folder)) as root:
+        assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 1 and root
+    assert not kept._KEPT_FILES and not root
+
+
 def test_data_sets_of_other_files(kept: Any, folder: Path) -> None:
     """By an external link, virtual, with raw data elsewhere: what is there now is read, each time."""
     numpy.full(3, 5, "<i4").tofile(folder / "raw")
@@ -265,7 +302,7 @@ def test_paths_that_are_none(kept: Any, path: Any) -> None:
         with kept._kept_open(path):
             raise AssertionError
 
-    assert raised(opened) == raised(lambda: h5py.File(path, "r", rdcc_nbytes=0))
+    assert raised(opened) == raised(lambda: h5py.File(path, "r"))
 
 
 def test_twice_at_the_same_time(kept: Any, folder: Path) -> None:
@@ -323,7 +360,8 @@ def test_nothing_is_open_in_a_forked_process(kept: Any, folder: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_what_another_thread_has_open_is_left_to_the_parent(kept: Any, folder: Path) -> None:
     dataset(kept, folder)
-    ((path, (file, _)),) = kept._KEPT_FILES.items()
+    ((file, _),) = kept._KEPT_FILES.values()
+    path = file.filename
     kept._leave_to_parent()
     assert file and not kept._KEPT_FILES
     with kept._kept_open(path) as other:

@@ -94,11 +94,18 @@ def test_elsewhere() -> None:
         ("qvel = root['/observations/qvel'][draw()]", Ambiguous, "worked out there"),
         ("qvel = root['/observations/qvel'][(n := 3)]", Ambiguous, "worked out there"),
         (f"{READ}; print(1)", Ambiguous, "shares its line"),
+        (f"try:\n        {READ}\n    except IndexError:\n        start_ts = 0", Ambiguous, "is handled there"),
         (f"{READ}\n    self.keep(locals())", Conflict, "may read any variable"),
     ],
 )
 def test_what_cannot_be_told(read: str, error: type[Ambiguous] | type[Conflict], words: str) -> None:
     refuses(NAME, module(replaced(BODY, (READ, read))), error, words)
+
+
+def test_in_a_try_that_ends_the_program() -> None:
+    """As act-plus-plus has it around all of an item."""
+    read = f"try:\n        {READ}\n    except:\n        print('broken')\n        quit()"
+    assert plan(NAME, module(replaced(BODY, (READ, read)))).kind == PLANNED
 
 
 def test_it_is_there_already() -> None:

@@ -15,9 +15,10 @@ TOP = "import h5py\nimport numpy as np\nimport torch\nfrom torch.utils.data impo
 HEADERS = ("def __init__(self, paths):", "def __getitem__(self, index):")
 INIT = "self.paths = paths\nself.__getitem__(0)"
 DIVISION = "images = images / 255.0"
+STACK = "np.stack([root[name][0] for name in self.names])"
 BODY = f"""
 with h5py.File(self.paths[index], 'r') as root:
-    stacked = np.stack([root[name][0] for name in self.names])
+    stacked = {STACK}
 images = torch.from_numpy(stacked)
 qpos = torch.zeros(3).float()
 images = torch.einsum('k h w c -> k c h w', images)
@@ -197,6 +198,23 @@ def test_items_that_are_refused(old: str, new: str, error: type[Refused], words:
     if "einsum" in old or "load(" in new:
         body = body.replace("torch.einsum('k h w c -> k c h w', images)", "einsum('k h w c -> k c h w', images)")
     refuses(NAME, module(body), error, words)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (STACK, f"{STACK[:-1]}, out=self.buffer)"),
+        (STACK, "self.buffer"),
+        (STACK, "self.buffer[index]"),
+        (STACK, "read(index)"),
+        (DIVISION, f"raw = images\n{DIVISION}\nraw.zero_()"),
+        (DIVISION, f"{DIVISION}\nstacked[:] = 0"),
+        (DIVISION, f"self.frames = images\n{DIVISION}"),
+    ],
+)
+def test_memory_that_may_be_used_again(old: str, new: str) -> None:
+    """The division made new memory: without it, what is written later would be in the item."""
+    refuses(NAME, module(replaced(BODY, (old, new))), Ambiguous, "memory")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Episodes(torch.utils.data.Dataset):
     def __getitem__(self, index):
         if index == 99:
             raise ValueError("no item 99")
-        images = torch.from_numpy(drawn(self.shape, self.dtype))
+        images = torch.from_numpy(np.array(drawn(self.shape, self.dtype)))
         images = torch.einsum("k h w c -> k c h w", images)
         if self.transform:
             images = self.transform(images)

@@ -41,7 +41,7 @@ def test_recognised_under_another_name(tmp_path: Path) -> None:
     assert checkout.find(str(tmp_path), [TARGET]).file == "data/episodes.py"
 
 
-@pytest.mark.parametrize("missing", ["h5py.File(", "def load_data(", "/observations/qpos", "def __getitem__"])
+@pytest.mark.parametrize("missing", ["h5py", "def load_data(", "/observations/qpos", "def __getitem__"])
 def test_what_is_not_a_checkout(tmp_path: Path, missing: str) -> None:
     """Scripts that record or show episodes read the same files."""
     (tmp_path / "utils.py").write_text((REFERENCE / "utils.py").read_text().replace(missing, "other"))
