@@ -8,6 +8,7 @@ runs in less than ``SAMPLE_SECONDS`` is run several times for one sample.
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import math
 import statistics
@@ -92,6 +93,7 @@ def _timings(arm: Any, case: str) -> dict[str, Any]:
         warm.append(clock.measure(arm.run, fresh(1)))
     loops = min(MOST_LOOPS, math.ceil(SAMPLE_SECONDS / min(warm)))
     clock.device.clear()
+    gc.collect()  # of what was loaded and prepared, or its cost would fall to whichever side allocates most
     times: list[float] = []
     began = perf_counter()
     while not is_enough(times, perf_counter() - began, specification):

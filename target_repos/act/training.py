@@ -13,6 +13,8 @@ import tempfile
 import types
 from unittest import mock
 
+from .kept import kept
+
 FILE, EPOCHS, TASK = "imitate_episodes.py", 2, "sim_made_up"
 STOOD_IN = (
     "visualize_episodes",
@@ -54,7 +56,7 @@ def _policy(made):
             made.append(self)
 
         def forward(self, qpos, image, actions=None, is_pad=None):
-            self.seen.append([part.clone() for part in (image, qpos, actions, is_pad)])
+            self.seen.append([kept(part).clone() for part in (image, qpos, actions, is_pad)])
             guess = self.gain[0] * image.mean() + self.gain[1] * qpos.mean()
             loss = ((actions - guess) ** 2 * ~is_pad[..., None]).mean()
             return {"l1": loss, "loss": loss}

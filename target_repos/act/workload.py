@@ -16,13 +16,16 @@ import shutil
 import sys
 import tempfile
 import types
+from unittest import mock
 
 from . import episodes, epochs, stand_ins, training
+from .kept import kept
 
 LIBRARIES = ("torch", "numpy", "h5py")
 OPTIONS = {
     "part": "what is run, with commas between: item (one moment after the other), batch (several at a time, put together), "
-    "loader (an epoch of batches, from its worker processes), training (the script, with a policy that keeps what it is given), "
+    "loader (an epoch of batches, from its worker processes), handover (the same, images as the workers send them: floats, or uint8 "
+    "for a GPU to scale; only what else is in a batch is compared), training (the script, with a policy that keeps what it is given), "
     "epochs (two of the script, with its own policy: losses and weights; not beside training)",
     "images": "how they are stored, with commas between: raw (the default), jpeg (needs OpenCV)",
     "cameras": "of an episode (2)",
@@ -41,9 +44,9 @@ GRID = {
     "steps": "20",
     "batch": "4",
 }
-PARTS, IMAGES = ("item", "batch", "loader", "training", "epochs"), ("raw", "jpeg")
+PARTS, IMAGES = ("item", "batch", "loader", "handover", "training", "epochs"), ("raw", "jpeg")
 CASE = re.compile(
-    r"(item|batch|loader|training|epochs), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) episodes of (\d+) steps, (\d+)"
+    r"(item|batch|loader|handover|training|epochs), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) episodes of (\d+) steps, (\d+)"
 )
 COMPARED = (
     "item, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
@@ -151,7 +154,9 @@ def _loader(load_data, known):
 
 def amount(case):
     """Moments."""
-    times = {"loader": 1, "training": training.EPOCHS, "epochs": epochs.GIVEN["num_epochs"]}.get(case.partition(",")[0])
+    times = {"loader": 1, "handover": 1, "training": training.EPOCHS, "epochs": epochs.GIVEN["num_epochs"]}.get(
+        case.partition(",")[0]
+    )
     return float(times * sum(_of_epoch(case)) if times else CASE.fullmatch(case)[8]), "moments"
 
 
@@ -195,7 +200,12 @@ def run(subject, inputs):
         return _broken(subject, inputs)
     loader = subject.loaders[inputs["episodes"], inputs["batch"]]
     if inputs["part"] == "loader":
-        return {"batches": [_changed(batch, subject.change) for batch in _epoch(loader, inputs)]}
+        return {
+            "batches": [_changed(batch, lambda b: map(kept, subject.change(b))) for batch in _epoch(loader, inputs)]
+        }
+    if inputs["part"] == "handover":
+        with _as_sent(loader):
+            return {"others": [_changed(batch, subject.change)[1:] for batch in _epoch(loader, inputs)]}
     items = [_changed(loader.dataset[number], subject.change) for number in inputs["items"]]
     return {"items": items if inputs["part"] == "item" else loader.collate_fn(items)}
 
@@ -216,6 +226,13 @@ def _epoch(loader, inputs):
     except TypeError:
         return itertools.islice(loader, len(inputs["batches"]))
     return loader
+
+
+def _as_sent(loader):
+    """A loader that has `images_as_uint8` (see act_uint8_transfer) is told so, as act_uint8_device tells those of the script."""
+    if hasattr(loader, "images_as_uint8"):
+        return mock.patch.object(loader, "images_as_uint8", True)
+    return contextlib.nullcontext()
 
 
 def _changed(item, change):

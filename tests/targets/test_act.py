@@ -145,6 +145,44 @@ def test_an_epoch_of_batches(subject: Any) -> None:
     assert same(first, again) and not same(first, other)
 
 
+def test_of_large_batches_a_part_is_kept() -> None:
+    """As tensors of their own: the others' memory is not held. Small ones are compared whole."""
+    import torch
+
+    large, small = torch.arange(2.0**21).reshape(2, 1024, 1024), torch.arange(70.0).reshape(2, 5, 7)
+    found = workload.kept(large)
+    assert torch.equal(found, large[:, ::5, ::7]) and found.untyped_storage().nbytes() < large.nbytes / 30
+    assert workload.kept(small) is small
+
+
+def test_batches_as_workers_hand_them_over(subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader that can leave images as uint8 is told to, for this part alone; what is compared is the rest of each batch."""
+    import torch
+
+    loader, asked = next(iter(subject.loaders.values())), []
+
+    class Uint8(type(loader)):  # type: ignore[misc]
+        images_as_uint8 = False
+
+        def __iter__(self) -> Any:
+            asked.append(self.images_as_uint8)
+            return super().__iter__()
+
+    (case,), (usual,) = (workload.cases({**SMALL, "part": part}) for part in ("handover", "loader"))
+    inputs = workload.inputs(case, 1)
+    (found,), (whole,) = (workload.run(subject, workload.inputs(name, 1)).values() for name in (case, usual))
+    assert [[tuple(part.shape) for part in batch] for batch in found] == [
+        [(count, 4), (count, 6, 4), (count, 6)] for count in (3, 2)
+    ]
+    assert workload.amount(case) == workload.amount(usual)
+    key = inputs["episodes"], inputs["batch"]
+    monkeypatch.setitem(subject.loaders, key, Uint8(loader.dataset, batch_size=3, shuffle=True, num_workers=1))
+    workload.run(subject, inputs)
+    workload.run(subject, workload.inputs(usual, 1))
+    assert asked == [True, False]
+    assert all(torch.equal(a, b) for one, other in zip(found, whole) for a, b in zip(one, other[1:]))
+
+
 def test_a_loader_without_end(subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives as many batches as an epoch of others has."""
     (case,) = workload.cases({**SMALL, "part": "loader"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import time
@@ -149,6 +150,24 @@ def test_times_are_those_of_the_runs(worker: SimpleNamespace) -> None:
     found = worker.timing.time_cases(Arm(0.005))["cases"]["a"]
     assert 0.009 < found["median"] < 0.05
     assert sorted(found["times"])[0] <= found["median"] <= sorted(found["times"])[-1]
+
+
+def test_garbage_of_loading_is_collected_before(worker: SimpleNamespace) -> None:
+    """Or the side that allocates more would pay for what both have loaded."""
+    arm, collected = Arm(0.003), []
+
+    def note(phase: str, about: dict[str, int]) -> None:
+        if phase == "stop" and about["generation"] == 2:
+            collected.append(len(arm.ran))
+
+    gc.disable()
+    gc.callbacks.append(note)
+    try:
+        worker.timing.time_cases(arm)
+    finally:
+        gc.callbacks.remove(note)
+        gc.enable()
+    assert collected == [3], "watched and twice to warm up"
 
 
 def test_stages(worker: SimpleNamespace) -> None:
