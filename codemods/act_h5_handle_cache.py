@@ -1,4 +1,4 @@
-"""Keep the files of episodes open from one item to the next, and in each the data sets that were looked up.
+"""Keep the files of episodes open from one item to the next, and in each the data sets and attributes that were looked up.
 
 ACT's data set opens an episode's HDF5 file for each item and closes it again. HDF5 then reads what it knows about the file anew
 each time: superblock, groups, the place of each data set (https://docs.hdfgroup.org/hdf5/v1_14/_f_m_t3.html).
@@ -28,13 +28,22 @@ from ._lines import all_respelled, text_of
 from ._scopes import argument, calls, has_star, position
 
 SITE, HELPER = "open", "_kept_open"
-OTHERS = ("_KeptFile", "_state_on_disk", "_close_other_names", "_close_kept_files", "_leave_to_parent")
+OTHERS = (
+    "_KeptFile",
+    "_KeptAttributes",
+    "_state_on_disk",
+    "_close_other_names",
+    "_close_kept_files",
+    "_leave_to_parent",
+)
 NAMES = ("_KEPT_FILES", "_OF_PARENT")
 HELPER_TEXT = '''
 import contextlib
 import os
 from collections import OrderedDict
 from time import time as _clock_time
+
+from h5py import AttributeManager
 
 _KEPT_FILES, _OF_PARENT = OrderedDict(), []
 
@@ -73,6 +82,24 @@ class _KeptFile(H5FILE):
             found = super().__getitem__(name)
             is_others = getattr(found, "is_virtual", True) or found.external or found.file != self
             if is_others or len(known) == 64:
+                return found
+            known[name] = found
+        return known[name]
+
+    @property
+    def attrs(self):
+        return vars(self).setdefault("attributes", _KeptAttributes(self))
+
+
+class _KeptAttributes(AttributeManager):
+    """Attributes of a file that is read; a truth value, number or text is read once, the first 64."""
+
+    def __getitem__(self, name):
+        known = vars(self).setdefault("known", {}) if isinstance(name, str) else {}
+        if name not in known:
+            found = super().__getitem__(name)
+            is_fixed = isinstance(found, str) or (getattr(found, "ndim", 1) == 0 and found.dtype.kind in "biuf")
+            if not is_fixed or len(known) == 64:
                 return found
             known[name] = found
         return known[name]

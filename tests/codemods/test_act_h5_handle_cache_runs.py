@@ -246,6 +246,45 @@ def test_as_many_data_sets_as_an_episode_has(kept: Any, folder: Path) -> None:
             assert len(vars(root)["known"]) == 64
 
 
+def test_an_attribute_is_read_once(kept: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number or a text, which nobody can change; an array, a record or what is not there is each time."""
+    read, real = [], h5py.AttributeManager.__getitem__
+    monkeypatch.setattr(h5py.AttributeManager, "__getitem__", lambda self, name: read.append(name) or real(self, name))
+    record = numpy.array((1, 2.5), dtype=[("a", "i4"), ("b", "f8")])
+    given = {"truth": True, "whole": 3, "real": 2.5, "text": "fold", "array": numpy.arange(3), "record": record}
+    with h5py.File(folder / "many", "w") as root:
+        root.attrs.update(given)
+        root.attrs["nothing"] = h5py.Empty("f4")
+        root["x"] = numpy.arange(3)
+        root["x"].attrs["other"] = "cotton"
+    os.utime(folder / "many", (0, 0))
+    for number in range(2):
+        with kept._kept_open(str(folder / "many")) as root:
+            assert isinstance(root.attrs, h5py.AttributeManager)
+            assert root.attrs["truth"] and root.attrs["truth"].dtype == bool
+            assert (root.attrs["whole"], root.attrs["real"], root.attrs.get("text")) == (3, 2.5, "fold")
+            assert root.attrs["array"].tolist() == [0, 1, 2]
+            root.attrs["array"][0] = 7
+            assert root.attrs["record"]["b"] == 2.5
+            root.attrs["record"]["b"] = 7
+            assert isinstance(root.attrs["nothing"], h5py.Empty)
+            assert "truth" in root.attrs and root.attrs.get("missing", 5) == 5 and len(root.attrs) == 7
+            assert root["x"].attrs["other"] == "cotton"
+            with pytest.raises(KeyError):
+                root.attrs["missing"]
+        assert [name in read for name in given] == [number == 0] * 4 + [True] * 2
+        read.clear()
+
+
+def test_as_many_attributes_as_an_episode_has(kept: Any, folder: Path) -> None:
+    with h5py.File(folder / "many", "w") as root:
+        root.attrs.update({f"{number}": number for number in range(99)})
+    for _ in range(2):
+        with kept._kept_open(str(folder / "many")) as root:
+            assert [root.attrs[f"{number}"] for number in range(99)] == list(range(99))
+            assert len(vars(root.attrs)["known"]) == 64
+
+
 def test_one_file_under_two_names(kept: Any, folder: Path) -> None:
     """It is open once: HDF5 would show under one name what the other one knew."""
     os.symlink(episode(folder), folder / "other")
