@@ -290,14 +290,29 @@ WRONG = {
 }
 
 
-def _without_camera(path):
-    """The episode without its first camera, as a file of its own."""
+def _changed_copy(path, change):
+    """The episode as ``change`` leaves it, as a file of its own."""
     import h5py
 
     shutil.copy(path, path + ".part")
     with h5py.File(path + ".part", "r+") as root:
-        del root["/observations/images/camera_0"]
+        change(root)
     os.replace(path + ".part", path)
+
+
+def _without_camera(root):
+    del root["/observations/images/camera_0"]
+
+
+def _with_broken_images(root):
+    """As if they were compressed, what is no JPEG."""
+    import numpy
+
+    root.attrs["compress"] = True
+    images = root["/observations/images"]
+    for camera, steps in [(name, len(images[name])) for name in images]:
+        del images[camera]
+        images[camera] = numpy.zeros((steps, 100), numpy.uint8)
 
 
 def _open_for_writing(path):
@@ -312,7 +327,8 @@ def _open_for_writing(path):
 BROKEN = {
     "missing": os.remove,
     "truncated": lambda path: os.truncate(path, os.path.getsize(path) // 2),
-    "without a camera": _without_camera,
+    "without a camera": lambda path: _changed_copy(path, _without_camera),
+    "without a JPEG that can be decoded": lambda path: _changed_copy(path, _with_broken_images),
     "open for writing": _open_for_writing,
 }
 """What is done to an episode's file; what that returns, if anything, is closed in the end."""

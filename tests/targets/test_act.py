@@ -117,10 +117,10 @@ def test_bad_episodes(subject: Any) -> None:
     """Each is an error of its own, and they are whole again afterwards."""
     said = {}
     for name, inputs in workload.bad_inputs().items():
-        with pytest.raises((OSError, KeyError, IndexError)) as caught:
+        with pytest.raises((OSError, KeyError, IndexError, TypeError, ImportError)) as caught:
             workload.run(subject, inputs)
         said[name] = str(caught.value)
-    assert len(set(said.values())) == len(said) == 5
+    assert len(set(said.values())) == len(said) == 6
     assert "truncated" in said["episodes that are truncated"]
     inputs = {**workload.bad_inputs()["no such item"], "items": [0]}
     assert len(workload.run(subject, inputs)["items"]) == 1
@@ -149,6 +149,7 @@ def test_of_large_batches_a_part_is_kept() -> None:
     """As tensors of their own: the others' memory is not held. Small ones are compared whole."""
     import torch
 
+    assert workload.kept(line := torch.zeros(2**21)) is line and workload.kept("a name") == "a name"
     large, small = torch.arange(2.0**21).reshape(2, 1024, 1024), torch.arange(70.0).reshape(2, 5, 7)
     found = workload.kept(large)
     assert torch.equal(found, large[:, ::5, ::7]) and found.untyped_storage().nbytes() < large.nbytes / 30
