@@ -7,7 +7,7 @@ A division is known by its divisor. It has to be all that is left to be done: wh
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import NamedTuple, Optional
 
 from apply_opt.errors import Ambiguous, Conflict, NoSite
@@ -48,6 +48,7 @@ def images_of_items(source: Source) -> Images:
     assert cls is not None
     plain = _without_float(divided)
     _check_stored(source, method, division, plain)
+    _check_one_type(source, method, division, plain)
     place = _place(source, method, division)
     _check_fresh(source, method, division, plain)
     return Images(cls, method, division, plain, plain is not divided, place)
@@ -108,14 +109,35 @@ def _check_stored(source: Source, method: Function, division: ast.expr, divided:
         raise Ambiguous(f"{where}: more is done in the division than to divide")
 
 
+def _check_one_type(source: Source, method: Function, division: ast.expr, divided: ast.expr) -> None:
+    """Raise where some items' images may be floats, and others' not: so far the division made all of one type."""
+    names = {n.id for n in ast.walk(divided) if isinstance(n, ast.Name)}
+    for value in [divided, *_values(method, division, names)]:
+        for node in (n for n in ast.walk(value) if isinstance(n, ast.BinOp)):
+            is_index = any(
+                isinstance(outer, (ast.Subscript, ast.Dict, ast.JoinedStr)) for outer in source.ancestors(node)
+            )
+            if not is_index and _is_conditional(source, node, division):
+                raise Ambiguous(
+                    f"{source.name}:{node.lineno}: whether all items' images are of one type cannot be told"
+                )
+
+
+def _is_conditional(source: Source, node: ast.expr, division: ast.expr) -> bool:
+    """Whether ``node`` may not have run where ``division`` runs."""
+    others = [outer for outer in source.ancestors(node) if outer not in source.ancestors(division)]
+    return any(isinstance(n, (ast.If, ast.IfExp, ast.For, ast.While, ast.Try, ast.Match, ast.BoolOp)) for n in others)
+
+
 def _check_fresh(source: Source, method: Function, division: ast.expr, divided: ast.expr) -> None:
     """Raise where the memory of what is divided may be used again: so far the division made new memory of it."""
     where, names = f"{source.name}:{division.lineno}", {n.id for n in ast.walk(divided) if isinstance(n, ast.Name)}
-    if not any(isinstance(n, ast.Call) and callee(n) in FRESH for n in ast.walk(divided)):
-        made = _made_of(method, division, names)
+    if not _is_fresh(divided, _own_methods(source, division)):
+        made = _made_of(source, method, division, names)
         if made is None:
             raise Ambiguous(f"{where}: whether the images' memory is used again cannot be told")
         names = made
+    _check_not_kept(source, method, division, names)
     statement = source.statement(division)
     target = statement.targets[0] if isinstance(statement, ast.Assign) else None
     own = set(ast.walk(statement))
@@ -124,8 +146,22 @@ def _check_fresh(source: Source, method: Function, division: ast.expr, divided: 
             raise Ambiguous(f"{source.name}:{node.lineno}: the images' memory, {node.id}, is used after the division")
 
 
-def _made_of(method: Function, division: ast.expr, names: set[str]) -> Optional[set[str]]:
+def _check_not_kept(source: Source, method: Function, division: ast.expr, names: Set[str]) -> None:
+    """Raise where a method of the class is handed the images' memory, or where they are bound other than by an assignment."""
+    own, where = _own_methods(source, division), source.name
+    for call in (n for n in ast.walk(method) if isinstance(n, ast.Call) and position(n) < position(division)):
+        if _is_own(call.func, own) and any(_names(given) & names for given in call.args):
+            raise Ambiguous(f"{where}:{call.lineno}: whether the images' memory is kept there cannot be told")
+    targets = [target for n in ast.walk(method) if isinstance(n, ast.Assign) for target in n.targets]
+    assigned = {n for target in targets for n in ast.walk(target)}
+    for bound in (n for n in ast.walk(method) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)):
+        if bound.id in names and bound not in assigned:
+            raise Ambiguous(f"{where}:{bound.lineno}: whether the images' memory is used again cannot be told")
+
+
+def _made_of(source: Source, method: Function, division: ast.expr, names: set[str]) -> Optional[set[str]]:
     """``names`` with the variables that share their memory, back to where it is made; ``None`` where that cannot be told."""
+    own = _own_methods(source, division)
     shared, assigned = set(names), [n for n in ast.walk(method) if isinstance(n, ast.Assign)]
     above = [n for n in assigned if position(n) < position(division)]
     for statement in sorted(above, key=position, reverse=True):
@@ -135,31 +171,58 @@ def _made_of(method: Function, division: ast.expr, names: set[str]) -> Optional[
         if not shared.intersection(stored):
             shared.update(stored if _names(statement.value) & shared else ())  # another name of it
             continue
-        made = [n for n in ast.walk(statement.value) if isinstance(n, ast.Call)]
-        if any(keyword.arg == "out" for call in made for keyword in call.keywords):
-            return None
-        if any(callee(call) in FRESH for call in made):
+        if _is_fresh(statement.value, own) and not _is_conditional(source, statement.value, division):
             return shared
-        if _is_state(statement.value):
+        if _may_be_kept(statement.value, own):
             return None
         shared |= _names(statement.value)
     return None
 
 
 def _names(value: ast.expr) -> set[str]:
-    """The variables that ``value`` is, or is a view of: not those of which it has an attribute."""
-    return {n.id for n in ast.walk(value) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)} - {
-        "torch",
-        "np",
-        "self",
-    }
+    """The variables that ``value`` is, or is a view of: not functions that are called, nor indices, nor the data set."""
+    others: set[ast.AST] = {n.func for n in ast.walk(value) if isinstance(n, ast.Call)}
+    for indexed in (n for n in ast.walk(value) if isinstance(n, ast.Subscript)):
+        others |= set(ast.walk(indexed.slice))
+    loaded = [n for n in ast.walk(value) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)]
+    return {n.id for n in loaded if n not in others} - {"torch", "np", "self"}
 
 
-def _is_state(value: ast.expr) -> bool:
-    """Whether it has to do with an attribute of the data set, other than to call it."""
-    called = {n.func for n in ast.walk(value) if isinstance(n, ast.Call)}
-    own = [n for n in ast.walk(value) if isinstance(n, ast.Attribute) and getattr(n.value, "id", "") == "self"]
-    return any(n not in called for n in own)
+def _own_methods(source: Source, node: ast.expr) -> set[str]:
+    """The methods of the class, which may keep what they are given."""
+    cls = class_of(source, node)
+    return {method.name for member in (family(source, cls) if cls else ()) for method in methods(member)}
+
+
+def _is_fresh(value: Optional[ast.expr], own: Set[str]) -> bool:
+    """Whether it is memory that a call of `FRESH` makes, or what a function, no method of `own`, gives of that: a view, maybe."""
+    value = untimed(value)
+    if isinstance(value, (ast.Subscript, ast.Attribute)):
+        return _is_fresh(value.value, own)
+    if not isinstance(value, ast.Call) or _is_own(value.func, own):
+        return False
+    if callee(value) in FRESH:
+        return len(value.args) < 3 and not any(keyword.arg in ("out", "copy", None) for keyword in value.keywords)
+    operands = [*value.args, *([value.func.value] if isinstance(value.func, ast.Attribute) else [])]
+    return not _has_out(value) and any(_is_fresh(operand, own) for operand in operands)
+
+
+def _has_out(call: ast.Call) -> bool:
+    return any(keyword.arg in ("out", None) for keyword in call.keywords)
+
+
+def _may_be_kept(value: ast.expr, own: Set[str]) -> bool:
+    """Whether it has to do with an attribute of the data set, is handed to its methods, or is written to memory that is there."""
+    calls = [n for n in ast.walk(value) if isinstance(n, ast.Call)]
+    called = {n.func for n in calls}
+    is_state = any(_is_own(n) and n not in called for n in ast.walk(value))
+    return is_state or any(map(_has_out, calls)) or any(_is_own(n.func, own) and n.args for n in calls)
+
+
+def _is_own(node: ast.AST, names: Optional[Set[str]] = None) -> bool:
+    """``self.name``, of these names where there are any."""
+    is_own = isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "self"
+    return is_own and (names is None or node.attr in names)  # type: ignore[attr-defined]
 
 
 def _values(method: Function, division: ast.expr, names: set[str]) -> list[ast.expr]:

@@ -524,7 +524,7 @@ class _Timing:
         left = part * sum(cells[:64])
         for bits, count in enumerate(cells[:64]):
             if count and count >= left:
-                return 2 ** (bits - 1 + left / count) / 1e6
+                return min(2 ** (bits - 1 + left / count), cells[65]) / 1e6
             left -= count
         return 0.0
 

@@ -153,5 +153,7 @@ def _is_moved(value: ast.expr, images: str) -> bool:
     base, method = value.func.value, value.func.attr
     given = [ast.unparse(argument) for argument in value.args]
     is_plain = all(keyword.arg in ("non_blocking", "device") for keyword in value.keywords)
-    is_device = method == "cuda" or (method == "to" and all(map(DEVICES.search, given)))
+    is_device = method == "cuda" or (
+        method == "to" and all(DEVICES.search(text) and "type" not in text for text in given)
+    )
     return isinstance(base, ast.Name) and base.id == images and is_plain and is_device and len(given) <= 1

@@ -28,9 +28,9 @@ NAMES = (STORED, LOADER, BATCHES, SCALED)
 TEXT = '''
 def _images_as_stored(images):
     """uint8 images (K, C, H, W) with channels last (K, H, W, C): `_Uint8ImageLoader` divides them by 255. Others are divided here."""
-    stored = images.movedim(-3, -1)
+    stored = images.movedim(-3, -1) if images.ndim > 2 else images
     is_sent = torch.utils.data.get_worker_info() is not None
-    is_plain = images.dtype == torch.uint8 and torch.get_default_dtype() == torch.float32
+    is_plain = images.dtype == torch.uint8 and images.ndim > 2 and torch.get_default_dtype() == torch.float32
     if is_plain and (is_sent or stored.is_contiguous()):  # else a batch would be laid out otherwise than it was
         return stored
     return DIVISION

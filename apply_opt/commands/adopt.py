@@ -46,6 +46,8 @@ class Candidate(NamedTuple):
     data: bytes
     names: Sequence[str]
     settings: Sequence[str]
+    others: Sequence[str] = ()
+    """What it holds besides, that is in the ledger already, in files of their own."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -138,6 +140,8 @@ def _of_patches(
     paths: list[str] = []
     there = {*known}
     for candidate in candidates:
+        if asked:
+            candidate = _rest(tree, candidate, known)
         if there.intersection(candidate.names):
             continue
         taken = _take(tree, candidate, asked) or ()
@@ -145,6 +149,15 @@ def _of_patches(
         there.update(outcome.name for outcome in taken)
         paths += [candidate.path] * bool(taken)
     return outcomes, paths
+
+
+def _rest(tree: _Tree, candidate: Candidate, known: Collection[str]) -> Candidate:
+    """What of the patch is not in the ledger, where that is in files of its own."""
+    ours = [name for name in candidate.names if name not in known]
+    others = [name for name in candidate.names if name in known]
+    if not ours or {*map(tree.file, ours)} & {*map(tree.file, others)}:
+        return candidate
+    return candidate._replace(names=ours, others=others)
 
 
 def _since_last_commit(tree: _Tree) -> list[Outcome]:
@@ -244,8 +257,11 @@ def _take(tree: _Tree, candidate: Candidate, asked: bool) -> Optional[Sequence[O
 def _matched(tree: _Tree, candidate: Candidate, parsed: Sequence[patch.FilePatch]) -> dict[str, patch.FilePatch]:
     """Which of the checkout's files each file of a patch is: their paths end with the one that the patch names."""
     paths = list(dict.fromkeys(tree.file(name) for name in candidate.names or [MAIN]))
+    others = {tree.file(name) for name in candidate.others}
     matched: dict[str, patch.FilePatch] = {}
     for file in parsed:
+        if any(other == file.path or other.endswith(f"/{file.path}") for other in others):
+            continue
         found = [p for p in paths if p == file.path] or [p for p in paths if p.endswith(f"/{file.path}")]
         if len(found) != 1 or found[0] in matched:
             names = ", ".join(file.path for file in parsed)

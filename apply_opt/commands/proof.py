@@ -35,6 +35,7 @@ from apply_opt.model.changed import Share, Statement
 from apply_opt.model.digest import sha256
 from apply_opt.model.plan import ALREADY, LEFT_OUT, PLANNED, REFUSED
 from apply_opt.model.target import MAIN
+from apply_opt.model.unit import Optimization
 
 Steps = Sequence[tuple[str, str, Texts]]
 """Of each optimization its name, a file that it changes, and what it makes of what there."""
@@ -331,7 +332,7 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
     for path, texts in subject.texts.items():
         found = result["identity"][path]
         if not found["modules"]:
-            raise never_imported([path])
+            raise never_imported([path], [o.optimization for o in subject.plan.outcomes if o.file == path])
         if found["sha256"] != sha256(texts[side]):
             raise Void(f"the arm {SIDES[side]} ran another version of {path}", "run it again")
         lines = {int(line): count for line, count in found["lines"].items()}
@@ -351,10 +352,12 @@ def check_identity(result: Mapping[str, Any], subject: Subject, side: int, as_it
     return ran
 
 
-def never_imported(paths: Sequence[str]) -> Void:
-    """What is raised where the workload has not run these files at all."""
+def never_imported(paths: Sequence[str], optimizations: Sequence[Optimization] = ()) -> Void:
+    """What is raised where the workload has not run these files at all, which these optimizations change."""
     message = f"{' and '.join(paths)} was never imported: the workload does not run it with these options"
-    return Void(message, "other options: --option KEY=VALUE; or name the file: --file PATH")
+    usual = {o.name: " ".join(f"--option {key}={value}" for key, value in o.workload.items()) for o in optimizations}
+    runs = "".join(f"{name} is run by {options}; " for name, options in usual.items() if options)
+    return Void(message, f"{runs or 'other options: --option KEY=VALUE; '}or name the file: --file PATH")
 
 
 def _check_runs(path: str, bodies: Sequence[Body], lines: Mapping[int, int]) -> None:

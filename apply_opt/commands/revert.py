@@ -217,7 +217,9 @@ def _result(
     lines = [("green", f"{name} is taken out" + (f", commit {commit[:10]}" if commit else "")) for name in names]
     if not changes:
         lines.append(("dim", "the files did not change: it had been taken out by hand"))
-    lines.append(("", f"still applied: {', '.join(left)}" if left else "nothing is applied any more"))
+    lines.append(
+        ("", f"still applied: {', '.join(left)}" if left else "nothing that apply-opt knows of is applied any more")
+    )
     known = catalog.load().optimizations
     needed = {name: [n for n in known[name].requires if n in names] for name in left if name in known}
     broken = [name for name, missing in needed.items() if missing]

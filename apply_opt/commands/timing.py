@@ -100,7 +100,7 @@ def _table(times: Times) -> Iterator[tuple[str, str]]:
         yield (
             "",
             _words(
-                f"{laps} epochs (or groups of steps), {seconds:.2f} s, {mean:.2f} s each",
+                f"{laps} {'epochs (or groups of steps)' if laps > 1 else 'epoch (or group of steps)'}, {seconds:.2f} s, {mean:.2f} s each",
                 f"{laps} 个周期（或步组），共 {seconds:.2f} 秒，平均 {mean:.2f} 秒",
             ),
         )
@@ -113,7 +113,8 @@ def _figures(stage: StageTime) -> str:
             f"  median ~{_ms(stage.median_ms)}, p95 ~{_ms(stage.p95_ms)}",
             f"  中位约 {_ms(stage.median_ms)}，p95 约 {_ms(stage.p95_ms)}",
         )
-    return f"{said}  {stage.where}".rstrip()
+    where = stage.where if language() != "en" else stage.where.replace("主进程", "main").replace("子进程", "workers")
+    return f"{said}  {where}".rstrip()
 
 
 def _ms(value: float) -> str:
@@ -159,7 +160,7 @@ def _advice(waits: Optional[Waits], found: Sequence[tuple[Bottleneck, float]]) -
 
 def _document(times: Times, waits: Optional[Waits], found: Sequence[tuple[Bottleneck, float]]) -> dict[str, Any]:
     return {
-        "stages": [{**stage._asdict(), "mean_ms": stage.mean_ms} for stage in times.stages],
+        "stages": [stage._asdict() for stage in times.stages],
         "epoch_seconds": list(times.laps),
         "waiting_for_data": waits[1] if waits else None,
         "bottlenecks": [

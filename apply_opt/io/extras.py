@@ -8,6 +8,8 @@ from apply_opt.errors import ApplyOptError
 
 BENCH = ("h5py", "numpy", "onnx", "onnxruntime", "ptwt", "tokenizers", "torch", "transformers")
 TARGETS = ("funasr", "librosa", "torchaudio", "whisper")
+PACKAGES = {"cv2": "opencv-python-headless", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Names by which modules of checkouts are installed, where these differ."""
 
 
 class Missing(ApplyOptError):
@@ -27,6 +29,11 @@ def extra_of(module: str) -> str:
     """The extra that brings a module which a workload or its target imports; empty for one that none brings."""
     top = module.partition(".")[0]
     return "bench" if top in BENCH else "targets" if top in TARGETS else ""
+
+
+def package_of(module: str) -> str:
+    """By which name a module is installed, where it is known to be another than its own."""
+    return PACKAGES.get(module.partition(".")[0], "")
 
 
 def how_to_get(extra: str) -> str:

@@ -146,7 +146,9 @@ def _failed(error: Mapping[str, Any]) -> ApplyOptError:
         return UsageError(f"the workload refuses its options: {error['message']}", "--option KEY=VALUE")
     if error["missing"]:
         extra = extras.extra_of(error["missing"])
-        step = extras.how_to_get(extra) if extra else f"install what brings the module {error['missing']}"
+        package = extras.package_of(error["missing"])
+        known = f"pip install {package}" if package else f"install what brings the module {error['missing']}"
+        step = extras.how_to_get(extra) if extra else known
         return WorkerFailed("missing", text, error["traceback"], step)
     return WorkerFailed("crashed", text, error["traceback"])
 

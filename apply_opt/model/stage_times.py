@@ -26,7 +26,10 @@ MOST = 2**63
 
 
 class StageTime(NamedTuple):
-    """One stage: seconds of all calls, milliseconds of one, its share from 0 to 1, and in which processes it ran."""
+    """One stage: seconds of all calls, milliseconds of one, its share from 0 to 1, and in which processes it ran.
+
+    A log has its seconds to a hundredth, and its milliseconds of one call to a hundredth, too: neither is made of the other.
+    """
 
     name: str
     seconds: float
@@ -37,11 +40,7 @@ class StageTime(NamedTuple):
     where: str = ""
     gpu_seconds: Optional[float] = None
     gpu_calls: int = 0
-
-    @property
-    def mean_ms(self) -> float:
-        """Milliseconds of a call."""
-        return 1000 * self.seconds / self.calls if self.calls else 0.0
+    mean_ms: float = 0.0
 
 
 class Times(NamedTuple):
@@ -132,7 +131,16 @@ def _of_row(row: re.Match[str], share: float) -> StageTime:
     said = float(row["share"]) / 100 if row["share"] else share
     calls, where = int(row["calls"]), row["where"] or ""
     return StageTime(
-        row["name"], float(row["seconds"]), calls, said, median, p95, where, gpu, calls if row["gpu"] else 0
+        row["name"],
+        float(row["seconds"]),
+        calls,
+        said,
+        median,
+        p95,
+        where,
+        gpu,
+        calls if row["gpu"] else 0,
+        float(row["mean"]),
     )
 
 
@@ -172,9 +180,12 @@ def _name(value: str) -> str:
 def _of_cells(name: str, cells: Sequence[int], share: float) -> StageTime:
     """From calls by the bits of their length, then nanoseconds; calls of the main process, and how many others have any."""
     where = ["main"] * bool(cells[68]) + [f"{cells[69]} workers"] * bool(cells[69])
-    middle, most = (quantile_ms(cells[:64], part) for part in (0.5, 0.95))
+    middle, most = (min(quantile_ms(cells[:64], part), cells[65] / 1e6) for part in (0.5, 0.95))
     gpu = cells[66] / 1e9 if cells[67] else None
-    return StageTime(name, cells[64] / 1e9, sum(cells[:64]), share, middle, most, " + ".join(where), gpu, cells[67])
+    calls, seconds = sum(cells[:64]), cells[64] / 1e9
+    return StageTime(
+        name, seconds, calls, share, middle, most, " + ".join(where), gpu, cells[67], 1000 * seconds / calls
+    )
 
 
 def quantile_ms(counts: Sequence[int], part: float) -> float:

@@ -46,7 +46,8 @@ GRID = {
 }
 PARTS, IMAGES = ("item", "batch", "loader", "handover", "training", "epochs"), ("raw", "jpeg")
 CASE = re.compile(
-    r"(item|batch|loader|handover|training|epochs), (raw|jpeg), (\d+) cameras of (\d+)x(\d+), (\d+) episodes of (\d+) steps, (\d+)"
+    r"(item|batch|loader|handover|training|epochs), (raw|jpeg), ([1-9]\d*) cameras of ([1-9]\d*)x([1-9]\d*), "
+    r"([1-9]\d*) episodes of ([1-9]\d*) steps, ([1-9]\d*)"
 )
 COMPARED = (
     "item, raw, 1 cameras of 31x47, 5 episodes of 7 steps, 1",
@@ -74,7 +75,7 @@ def cases(options):
     ]
     wrong = [case for case in found if not CASE.fullmatch(case)]
     if wrong:
-        raise ValueError(f"cameras, episodes, steps and batch are numbers, size is two (48x64): {wrong[0]}")
+        raise ValueError(f"cameras, episodes, steps and batch are numbers from 1 on, size is two (48x64): {wrong[0]}")
     return found
 
 

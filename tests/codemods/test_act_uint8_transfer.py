@@ -210,11 +210,58 @@ def test_items_that_are_refused(old: str, new: str, error: type[Refused], words:
         (DIVISION, f"raw = images\n{DIVISION}\nraw.zero_()"),
         (DIVISION, f"{DIVISION}\nstacked[:] = 0"),
         (DIVISION, f"self.frames = images\n{DIVISION}"),
+        (STACK, f"{STACK[:-1]}, 0, self.buffer)"),
+        (STACK, f"{STACK} if index else self.buffer"),
+        (STACK, "np.array(self.buffer, copy=None)"),
+        (STACK, "np.array(self.buffer, **self.how)"),
+        (STACK, f"self.fill({STACK})"),
+        (DIVISION, f"self.fill(images)\n{DIVISION}"),
+        (DIVISION, f"for images in self.made(images):\n    pass\n{DIVISION}"),
+        (
+            f"    stacked = {STACK}",
+            f"    if index:\n        stacked = self.buffer\n    else:\n        stacked = {STACK}",
+        ),
+        (
+            f"    stacked = {STACK}",
+            f"    if index:\n        stacked = {STACK}\n    else:\n        stacked = self.buffer",
+        ),
     ],
 )
 def test_memory_that_may_be_used_again(old: str, new: str) -> None:
     """The division made new memory: without it, what is written later would be in the item."""
-    refuses(NAME, module(replaced(BODY, (old, new))), Ambiguous, "memory")
+    text = module(replaced(BODY, (old, new)))
+    fill = "    def fill(self, images):\n        self.buffer[:] = images\n        return self.buffer\n\n"
+    refuses(NAME, text.replace("    def __getitem__", f"{fill}    def __getitem__", 1), Ambiguous, "memory")
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        "if index:\n    images = images * 0.9",
+        "images = images * 0.9 if index else images",
+        "for _ in range(index):\n    images = torch.clamp(images + 0.5, 0, 255)",
+        "try:\n    images = images - 1.0\nexcept ValueError:\n    pass",
+    ],
+)
+def test_items_of_which_some_may_be_floats(new: str) -> None:
+    """The division made all of one type; a batch cannot be put together of two."""
+    refuses(NAME, module(replaced(BODY, (DIVISION, f"{new}\n{DIVISION}"))), Ambiguous, "of one type")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (DIVISION, f"images = images * 0.9\n{DIVISION}"),
+        (STACK, f"{STACK}[:, ::index + 1]"),
+        (STACK, f"np.ascontiguousarray({STACK})"),
+        ("torch.from_numpy(stacked)", "torch.from_numpy(stacked.copy())"),
+        (DIVISION, f"if index:\n    images = images[..., : index // 2]\n{DIVISION}"),
+        (DIVISION, f"for turn in self.turns:\n    images = turn(images)\n{DIVISION}"),
+    ],
+)
+def test_memory_that_is_new(old: str, new: str) -> None:
+    found = plan(NAME, module(replaced(BODY, (old, new))))
+    assert found.kind == PLANNED, found.message
 
 
 @pytest.mark.parametrize(

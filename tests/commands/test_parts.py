@@ -674,3 +674,21 @@ def test_git_refuses_both(committed: Path, run: Run) -> None:
     assert f"what stood in {WRITER} is in .apply-opt/rescued" in ran.err
     assert read(committed) == PLAIN
     assert b"# typed meanwhile" in b"".join(d for d in contents(committed, ".git").values() if isinstance(d, bytes))
+
+
+@needs_patch
+def test_a_patch_of_which_a_part_is_taken_over_already(committed: Path, run: Run, tmp_path: Path) -> None:
+    """Beside an edit in one of the two files, the last commit tells of the other alone; the patch then brings the rest."""
+    exported = tmp_path / "both.patch"
+    exported.write_text(run("export", BOTH, cwd=committed).out, encoding="utf-8")
+    assert patched(committed, exported.read_bytes()).returncode == 0
+    edited = (committed / MAIN).read_bytes() + MARK
+    (committed / MAIN).write_bytes(edited)
+    first = run("adopt", cwd=committed)
+    assert first.code == 0 and f"{WRITE} is taken over" in first.out and "not taken over" in first.out
+    ran = run("adopt", "--patch", str(exported), cwd=committed)
+    assert ran.code == 0 and f"{READ} is taken over" in ran.out
+    again = run("adopt", "--patch", str(exported), cwd=committed)
+    assert again.code == 3 and "in the ledger already" in again.err
+    assert run("revert", "--all", cwd=committed).code == 0
+    assert read(committed) == {**PLAIN, MAIN: PLAIN[MAIN] + MARK}

@@ -86,7 +86,11 @@ def test_the_last_one_first(applied: Path, run: Run) -> None:
         ran = run("revert", cwd=applied)
         assert ran.code == 0
         assert f"{QUICK[left]} is taken out" in ran.out
-        assert (f"still applied: {', '.join(QUICK[:left])}" if left else "nothing is applied any more") in ran.out
+        assert (
+            f"still applied: {', '.join(QUICK[:left])}"
+            if left
+            else "nothing that apply-opt knows of is applied any more"
+        ) in ran.out
     assert contents(applied) == contents(REFERENCE, "__pycache__")
 
 

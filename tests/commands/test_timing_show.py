@@ -38,7 +38,7 @@ def test_what_holds_it_up(tmp_path: Path) -> None:
     first = next(number for number, line in enumerate(lines) if "(usually" in line)
     assert lines[first].startswith("decoding images: 46.2% (usually 40-50 %)")
     assert "lru_cache" in lines[first + 1]
-    assert "1 epochs (or groups of steps), 3.50 s" in ran.out
+    assert "1 epoch (or group of steps), 3.50 s" in ran.out
 
 
 def test_nobody_waits(tmp_path: Path) -> None:

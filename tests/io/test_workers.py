@@ -138,6 +138,7 @@ class TestFailures:
         [
             ("torch.nn.nothing", "apply-opt[bench]"),
             ("librosa", "apply-opt[targets]"),
+            ("cv2", "pip install opencv-python-headless"),
             ("a_module_of_nobodys", "install what brings the module a_module_of_nobodys"),
         ],
     )

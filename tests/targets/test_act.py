@@ -56,6 +56,7 @@ def test_cases() -> None:
     assert len(workload.cases({"part": "item,batch,loader", "images": "raw,jpeg", "batch": "1,8"})) == 12
     for options, said in (
         ({"part": "epoch"}, "part is one of"),
+        ({"cameras": "0"}, "numbers from 1 on"),
         ({"part": "item,training,epochs"}, "training or epochs, not both"),
         ({"images": "png"}, "images is one of"),
         ({"size": "48"}, "48x64"),
@@ -149,10 +150,11 @@ def test_of_large_batches_a_part_is_kept() -> None:
     """As tensors of their own: the others' memory is not held. Small ones are compared whole."""
     import torch
 
-    assert workload.kept(line := torch.zeros(2**21)) is line and workload.kept("a name") == "a name"
-    large, small = torch.arange(2.0**21).reshape(2, 1024, 1024), torch.arange(70.0).reshape(2, 5, 7)
+    others = torch.zeros(2**21), torch.zeros(9, 2**14, 14), torch.zeros(2, 2, 512, 512, 3)
+    assert all(workload.kept(part) is part for part in ("a name", *others))
+    large, small = torch.arange(2.0**21).reshape(2, 1, 1024, 1024), torch.arange(70.0).reshape(2, 5, 7)
     found = workload.kept(large)
-    assert torch.equal(found, large[:, ::5, ::7]) and found.untyped_storage().nbytes() < large.nbytes / 30
+    assert torch.equal(found, large[..., ::5, ::7]) and found.untyped_storage().nbytes() < large.nbytes / 30
     assert workload.kept(small) is small
 
 
