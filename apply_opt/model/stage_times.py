@@ -21,7 +21,7 @@ ROW = re.compile(
     rf" \| [^|:]{{1,20}}: +(?P<share>\d{{1,3}}\.\d{{1,3}})% \| (?P<where>[^|\x00-\x1f]{{0,60}}?)"
     rf"(?: \| GPU: (?P<gpu>{NUMBER})s (?P<gpu_mean>{NUMBER})ms)?)?\s{{0,9}}$"
 )
-LAP = re.compile(rf"(?:Epoch|Step) \d{{1,12}} (?:总耗时|total): +(?P<seconds>{NUMBER})s")
+LAP = re.compile(rf"(?:Epoch|Step) (?P<number>\d{{1,12}}) (?:总耗时|total): +(?P<seconds>{NUMBER})s")
 MOST = 2**63
 
 
@@ -113,8 +113,19 @@ def _of_log(text: str) -> Optional[Times]:
     own = {row["name"]: _seconds_own(row["name"], rows) for row in rows}
     every = sum(own.values()) or 1.0
     stages = [_of_row(row, own[row["name"]] / every) for row in rows]
-    laps = [float(match["seconds"]) for match in map(LAP.search, lines) if match]
-    return _sorted(stages, laps)
+    return _sorted(stages, _laps(lines[: starts[-1]]))
+
+
+def _laps(lines: Sequence[str]) -> list[float]:
+    """Seconds of each epoch up to a table, which counts no later one; in a log of several runs, those of the last."""
+    laps: list[float] = []
+    last = -1
+    for match in filter(None, map(LAP.search, lines)):
+        if int(match["number"]) <= last:
+            laps.clear()
+        last = int(match["number"])
+        laps.append(float(match["seconds"]))
+    return laps
 
 
 def _seconds_own(name: str, rows: Sequence[re.Match[str]]) -> float:

@@ -51,6 +51,21 @@ def test_a_table_as_the_published_guide_has_it() -> None:
     assert times.stages[0].median_ms is None
 
 
+def test_epochs_are_those_that_the_table_counts() -> None:
+    """Of a log of two runs those of the second, up to its last table."""
+    first = f"Epoch 0 总耗时: 1.00s\nEpoch 1 总耗时: 2.00s\n{GUIDE}"
+    second = f"Epoch 0 总耗时: 3.00s\n{GUIDE}\nEpoch 1 总耗时: 4.00s\n{GUIDE}\nEpoch 2 总耗时: 5.00s\n"
+    assert read(first).laps == [1.0, 2.0]
+    assert read(first + second).laps == [3.0, 4.0]
+
+
+def test_calls_too_short_for_the_hundredths_of_a_total() -> None:
+    """Their mean is in the log, to be read there."""
+    row = "04_read_actions                          | 总计:     0.00s | 调用:     17次 | 平均:    0.26ms"
+    (stage,) = read(GUIDE.replace("03_read_images_total                     |", f"{row}\n|")).stages[-1:]
+    assert (stage.name, stage.mean_ms) == ("04_read_actions", 0.26)
+
+
 def clock(events: int = 0) -> Any:
     spec = importlib.util.spec_from_file_location("_clock_of_this_test", ROOT / "codemods/_timing_clock.py")
     assert spec and spec.loader
