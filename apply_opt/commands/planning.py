@@ -29,7 +29,8 @@ class Request(NamedTuple):
     """What was asked for, apart from the names. ``given`` is the ``--set`` values; ``preflight`` a folder.
 
     ``shown`` are optimizations that are only to be shown: neither their class nor a preflight holds them back. With
-    ``as_it_is``, what is applied already counts as what was asked for, whatever its values.
+    ``as_it_is``, what is applied already counts as what was asked for, whatever its values. ``command`` is the one that
+    was typed, empty for ``apply``.
     """
 
     given: Mapping[str, str] = {}
@@ -37,6 +38,7 @@ class Request(NamedTuple):
     preflight: Optional[str] = None
     shown: Sequence[str] = ()
     as_it_is: bool = False
+    command: str = ""
 
 
 class Plan(NamedTuple):
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say what to plan."""
+    parser.set_defaults(command=parser.prog.partition(" ")[2])
     parser.add_argument("names", metavar="NAME", nargs="+", help="an optimization or a bundle (apply-opt list)")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a parameter; may be repeated")
     parser.add_argument(
@@ -86,7 +89,8 @@ def plan_for(
     as_it_is: bool = False,
 ) -> Plan:
     """The plan that the arguments ask for; ``shown`` and ``as_it_is`` are :class:`Request`'s."""
-    request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight, shown, as_it_is)
+    command = "" if arguments.command == "apply" else arguments.command
+    request = Request(parse_settings(arguments.set), arguments.allow, arguments.preflight, shown, as_it_is, command)
     return make_plan(units, place, members(units, arguments.names), request)
 
 
@@ -367,7 +371,8 @@ def _held_back(
     """Why an optimization that would land is not applied: its class, or what has to be looked at first; and what was found."""
     is_lossy = optimization.safety_for(parameters) == "lossy"
     value = optimization.special_value(parameters)
-    step = f"apply-opt {optimization.name}" + " --allow lossy" * is_lossy + f" --set {value}" * bool(value)
+    typed = " ".join(filter(None, ("apply-opt", request.command, optimization.name)))
+    step = typed + " --allow lossy" * is_lossy + f" --set {value}" * bool(value)
     if optimization.preflight:
         step += f" {optimization.preflight}\n{optimization.preflight_help}"
     if is_lossy and "lossy" not in request.allow:

@@ -441,6 +441,8 @@ def test_what_is_held_back_says_how_to_have_it(checkout: Path, run: Run) -> None
     assert ran.code == 3
     assert "changes results (class lossy)" in ran.err
     assert f"apply-opt {TF32} --allow lossy" in ran.err
+    assert f"apply-opt {TF32} --allow lossy" in run("apply", TF32, cwd=checkout).err
+    assert f"apply-opt export {TF32} --allow lossy" in run("export", TF32, cwd=checkout).err
     ran = run(LIGHT, "--allow", "lossy", cwd=checkout)
     assert ran.code == 3
     assert "has to be checked first" in ran.err
