@@ -90,6 +90,7 @@ def test_moves(move: str) -> None:
     "statement",
     [
         "images = images.to(torch.float32)",
+        "images = images.to(device_dtype)",
         "images = images.to(device, dtype=kind)",
         "images = images.half()",
         "images = images.cuda().float()",

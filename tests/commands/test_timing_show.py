@@ -41,6 +41,19 @@ def test_what_holds_it_up(tmp_path: Path) -> None:
     assert "1 epoch (or group of steps), 3.50 s" in ran.out
 
 
+def test_processes_in_the_readers_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the log's is."""
+    path = Path(log(tmp_path, s21_backward=15))
+    more = "次 | 平均: 15.00ms | 中位: 13.00ms | p95: 17.00ms | 占比: 100.0% | 主进程 + 2 子进程"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("次 | 平均: 15000.00ms", more).replace("次 | 平均:   15.00ms", more),
+        encoding="utf-8",
+    )
+    assert "p95 ~17  main + 2 workers" in call("timing", "show", str(path), cwd=tmp_path).out
+    monkeypatch.setenv("APPLY_OPT_LANG", "zh")
+    assert "主进程 + 2 子进程" in call("timing", "show", str(path), cwd=tmp_path).out
+
+
 def test_nobody_waits(tmp_path: Path) -> None:
     """Workers that take long beside a loader that keeps up are no reason to do anything."""
     path = log(

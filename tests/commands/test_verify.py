@@ -16,7 +16,7 @@ from support import Ran, complaints, snapshot, traces
 from toy import FILE, NAME, NEW, OLD, SOURCE, Toy
 
 from apply_opt.commands import proof, verify
-from apply_opt.io import arms, records
+from apply_opt.io import arms, catalog, records
 from apply_opt.io.workers import WorkerFailed
 
 Run = Callable[..., Ran]
@@ -602,3 +602,11 @@ def test_weakest_promise_counts(toy: Toy, run: Run) -> None:
     ran = run("verify", NAME, "toy_other", "--json", cwd=toy.tree)
     assert json.loads(ran.out)["class"] == "tolerance"
     assert list(verify.RANK) == ["instrument", "exact", "inference_only", "tolerance", "lossy"]
+
+
+def test_what_is_not_run_says_which_options_run_it() -> None:
+    """Of each optimization that has some; else where to look."""
+    device = catalog.load().optimizations["act_uint8_device"]
+    error = proof.never_imported(["train.py"], [device])
+    assert error.next_step.startswith("act_uint8_device is run by --option part=training; or name the file")
+    assert proof.never_imported(["train.py"]).next_step.startswith("other options: --option KEY=VALUE")
