@@ -114,14 +114,16 @@ def test_items_and_batches(subject: Any) -> None:
     assert not torch.equal(images[0], images[1])
 
 
-def test_bad_episodes(subject: Any) -> None:
+def test_bad_episodes(subject: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is an error of its own, and they are whole again afterwards."""
     said = {}
     for name, inputs in workload.bad_inputs().items():
         with pytest.raises((OSError, KeyError, IndexError, TypeError, ImportError)) as caught:
             workload.run(subject, inputs)
         said[name] = str(caught.value)
-    assert len(set(said.values())) == len(said) == 6
+    assert len(set(said.values())) == len(said) == 5 + workload._has_opencv()
+    monkeypatch.setattr(workload, "_has_opencv", lambda: False)
+    assert len(workload.bad_inputs()) == 5
     assert "truncated" in said["episodes that are truncated"]
     inputs = {**workload.bad_inputs()["no such item"], "items": [0]}
     assert len(workload.run(subject, inputs)["items"]) == 1
